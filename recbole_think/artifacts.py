@@ -1,0 +1,116 @@
+"""Files that carry their own facts: JSON written whole or not at all, tensors as safetensors, mismatches refused.
+
+Knows nothing of stages or models. A write that cannot finish (full disk) leaves no half file behind.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from recbole_think.errors import InputError
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PACKAGES = ("recbole", "torch", "transformers", "peft", "trl", "numpy", "pandas", "scikit-learn")
+
+
+@contextmanager
+def disk_guard(path: Path):
+    """Turn a full disk into an InputError that names the path and the way on."""
+    try:
+        yield
+    except (OSError, RuntimeError) as why:
+        full = getattr(why, "errno", None) in DISK_FULL or "No space left" in str(why) or "file write failed" in str(why)
+        if not full:
+            raise
+        raise InputError(
+            f"no room to write {path} ({why}); free some space, or choose another --run_folder or --cache_dir, "
+            f"and run the same command again: finished stages are kept"
+        ) from why
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a neighbour file, then move it into place; on any failure nothing is left.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with disk_guard(path):
+            write(draft)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8") and None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file we wrote.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as why:
+        raise InputError(f"{path} is not readable JSON ({why}); delete it and run again") from why
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Write tensors as safetensors, whole or not at all. Shared storage is written once per name."""
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_whole(path, lambda draft: save_file(plain, draft))
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Read a safetensors file onto the CPU."""
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def digest(content: Any, length: int = 8) -> str:
+    """Short stable digest of anything JSON can hold."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
+    """Refuse an artifact made from something else, naming the first fact that differs.
+
+    Raises:
+        InputError: a fact differs.
+    """
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise InputError(
+                f"{where} was made with {key}={found.get(key)!r}, this run has {key}={value!r}; "
+                f"use another --run_folder, or --restart to begin again there"
+            )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages a result depends on."""
+    found = {}
+    for name in ("recbole_think", *PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

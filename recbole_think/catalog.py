@@ -1,0 +1,84 @@
+"""Every model a user may pass as --model, and the trainer that fits it.
+
+Ours and the tested dozen are listed one by one; any other RecBole model is found through the names of RecBole's
+own property files, so that an unknown name is an error here and never a wrong default inside RecBole
+(its ``get_model`` ends in an import of lightgbm, its ``get_trainer`` in the plain ``Trainer``).
+Paths are strings so that listing the catalog imports nothing heavy.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from recbole_think.errors import InputError
+
+GENERAL = "recbole.model.general_recommender"
+SEQUENTIAL = "recbole.model.sequential_recommender"
+PLAIN = "recbole.trainer:Trainer"
+TRADITIONAL = "recbole.trainer:TraditionalTrainer"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a model and its trainer live, as ``package.module:Class`` paths."""
+
+    model: str
+    trainer: str
+
+
+CATALOG = {
+    "OneRecThink": Entry("recbole_think.model:OneRecThink", "recbole_think.trainer:ThinkTrainer"),
+    "Pop": Entry(f"{GENERAL}:Pop", TRADITIONAL),
+    "ItemKNN": Entry(f"{GENERAL}:ItemKNN", TRADITIONAL),
+    "BPR": Entry(f"{GENERAL}:BPR", PLAIN),
+    "GRU4Rec": Entry(f"{SEQUENTIAL}:GRU4Rec", PLAIN),
+    "NARM": Entry(f"{SEQUENTIAL}:NARM", PLAIN),
+    "SASRec": Entry(f"{SEQUENTIAL}:SASRec", PLAIN),
+    "BERT4Rec": Entry(f"{SEQUENTIAL}:BERT4Rec", PLAIN),
+    "HGN": Entry(f"{SEQUENTIAL}:HGN", PLAIN),
+    "LightSANs": Entry(f"{SEQUENTIAL}:LightSANs", PLAIN),
+    "FEARec": Entry(f"{SEQUENTIAL}:FEARec", PLAIN),
+    "S3Rec": Entry(f"{SEQUENTIAL}:S3Rec", "recbole.trainer:S3RecTrainer"),
+}
+
+
+def recbole_names() -> list[str]:
+    """Names of the other models RecBole ships, read from its property files without importing it."""
+    folder = Path(find_spec("recbole").origin).parent / "properties" / "model"
+    return sorted({path.stem for path in folder.glob("*.yaml")} - set(CATALOG))
+
+
+def lookup(name: str) -> Entry:
+    """Return the entry for ``name``.
+
+    Raises:
+        InputError: the name is unknown; the message names the closest known one.
+    """
+    if name in CATALOG:
+        return CATALOG[name]
+    others = recbole_names()
+    if name in others:
+        return _recbole_entry(name)
+    near = get_close_matches(name, [*CATALOG, *others], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"unknown model {name!r}.{hint} Known: {', '.join(CATALOG)}; --list shows RecBole's others.")
+
+
+def load(path: str) -> type:
+    """Import the class behind a ``module:Class`` path."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _recbole_entry(name: str) -> Entry:
+    """Ask RecBole itself where one of its own models and its trainer are."""
+    from recbole.utils import get_model, get_trainer
+
+    try:
+        model = get_model(name)
+        trainer = get_trainer(model.type, name)
+    except (ImportError, ValueError) as why:
+        raise InputError(f"RecBole cannot load {name} here: {why}; see docs/models.md") from why
+    return Entry(f"{model.__module__}:{model.__name__}", f"{trainer.__module__}:{trainer.__name__}")

@@ -1,0 +1,70 @@
+"""Atomic files on disk: is the data set there, and does it have the columns the run reads?
+
+Asked before RecBole loads anything, since RecBole answers a missing folder with a download and a missing column
+with a pandas error. Knows nothing of RecBole: takes a folder, a name and column names.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole_think.errors import InputError
+from recbole_think.options import near_hint
+
+
+def require_dataset(folder: Path, name: str, columns: Sequence[str], downloadable: Sequence[str] = ()) -> None:
+    """Stop unless ``folder/name.inter`` exists and its header names ``columns``.
+
+    Args:
+        folder: where the atomic files should be.
+        name: the data set.
+        columns: fields that will be read from the ``.inter`` file.
+        downloadable: names RecBole can download; for those a missing folder is no error.
+
+    Raises:
+        InputError: nothing is there, or a column is missing.
+    """
+    inter = folder / f"{name}.inter"
+    if not inter.is_file():
+        if not inter.with_suffix(".train.inter").exists() and name in downloadable and not folder.is_dir():
+            return
+        raise InputError(_not_found(folder, name, downloadable))
+    have = header(inter)
+    for column in columns:
+        if column not in have:
+            raise InputError(
+                f"{inter} has no column {column!r}{near_hint(column, have)} (it has: {', '.join(have)}); "
+                f"rename the column, or name it with --USER_ID_FIELD=, --ITEM_ID_FIELD= or --TIME_FIELD="
+            )
+
+
+def header(path: Path) -> dict[str, str]:
+    """Return the ``name:type`` header of an atomic file as ``{name: type}``.
+
+    Raises:
+        InputError: the file is not UTF-8, or a column is not written ``name:type``.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = file.readline().rstrip("\r\n")
+    except UnicodeDecodeError as why:
+        raise InputError(f"{path} is not UTF-8 text: {why}; convert it first") from why
+    names = {}
+    for column in first.split("\t"):
+        name, colon, kind = column.partition(":")
+        if not colon or kind not in ("token", "token_seq", "float", "float_seq"):
+            raise InputError(
+                f"{path}: the first line must name tab-separated columns as name:type "
+                f"(token, token_seq, float, float_seq), got {column[:60]!r}"
+            )
+        names[name] = kind
+    return names
+
+
+def _not_found(folder: Path, name: str, downloadable: Sequence[str]) -> str:
+    similar = sorted(known for known in downloadable if name.lower() in known.lower())
+    download = f", such as {' or '.join(similar[:3])}" if similar else " (amazon-beauty, ml-1m, yelp, ...)"
+    return (
+        f"data set {name!r} was not found: {folder / f'{name}.inter'} does not exist. Put RecBole atomic files "
+        f"under <data_path>/{name}/ and pass --data_path=<data_path>, or convert raw files to atomic ones "
+        f"(recbole_think.corpus.convert), or use a name RecBole can download{download}"
+    )

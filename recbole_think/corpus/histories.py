@@ -1,0 +1,101 @@
+"""Histories from RecBole's split: what each user did, in order, and which items a list may not repeat.
+
+Takes the built data sets of one split and gives numpy arrays of RecBole-internal ids.
+The loader's own rows are cut to MAX_ITEM_LIST_LENGTH; these histories are whole.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Histories:
+    """One ordered item list per user, as flat arrays: user ``u`` has ``items[starts[u]:starts[u + 1]]``."""
+
+    starts: np.ndarray  # int64 [n_users + 1]
+    items: np.ndarray  # int64 [n_events]
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, RecBole's padding user 0 included."""
+        return len(self.starts) - 1
+
+    def of(self, user: int) -> np.ndarray:
+        """Return the items of one user, oldest first."""
+        return self.items[self.starts[user] : self.starts[user + 1]]
+
+    def cells(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (row, item) pairs of all items of ``users``, to index a table ``[len(users), n_items]``."""
+        lengths = self.starts[users + 1] - self.starts[users]
+        rows = np.repeat(np.arange(len(users)), lengths)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return rows, self.items[self.starts[users][rows] + within]
+
+    def extended(self, users: np.ndarray, items: np.ndarray) -> "Histories":
+        """Return histories with one later event appended for each (user, item) pair."""
+        all_users = np.concatenate([np.repeat(np.arange(self.n_users), np.diff(self.starts)), users])
+        return from_pairs(all_users, np.concatenate([self.items, items]), self.n_users)
+
+
+def from_pairs(users: np.ndarray, items: np.ndarray, n_users: int) -> Histories:
+    """Group (user, item) pairs by user, keeping their order."""
+    order = np.argsort(users, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=n_users))])
+    return Histories(starts.astype(np.int64), items[order].astype(np.int64))
+
+
+def training_histories(dataset) -> Histories:
+    """Return the whole training history of every user from RecBole's training data set.
+
+    A sequential data set holds one row per (prefix, target): the targets in order are the history, and the row
+    whose prefix is a single item gives the first event. Nothing of validation or test is in these rows.
+    """
+    users = dataset.inter_feat[dataset.uid_field].numpy()
+    items = dataset.inter_feat[dataset.iid_field].numpy()
+    length_field = getattr(dataset, "item_list_length_field", None)
+    if length_field is None or length_field not in dataset.inter_feat:
+        return from_pairs(users, items, dataset.user_num)
+    lengths = dataset.inter_feat[length_field].numpy()
+    lists = dataset.inter_feat[dataset.iid_field + dataset.config["LIST_SUFFIX"]].numpy()
+    heads = _first_rows(users)
+    head_rows = [lists[row][: lengths[row]] for row in heads]
+    head_users = np.repeat(users[heads], [len(head) for head in head_rows])
+    return from_pairs(
+        np.concatenate([head_users, users]), np.concatenate([*head_rows, items]).astype(np.int64), dataset.user_num
+    )
+
+
+def _first_rows(users: np.ndarray) -> np.ndarray:
+    """Index of each user's first row."""
+    return np.unique(users, return_index=True)[1]
+
+
+def targets(dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (users, items) pairs a validation or test data set asks for."""
+    return dataset.inter_feat[dataset.uid_field].numpy(), dataset.inter_feat[dataset.iid_field].numpy()
+
+
+def repeated_share(seen: Histories, users: np.ndarray, items: np.ndarray) -> float:
+    """Return the share of targets a user has already met: with ``mask_history`` no model can hit those."""
+    return float(np.mean([item in seen.of(user) for user, item in zip(users, items, strict=True)]))
+
+
+def fingerprint(train: Histories, *held_out: tuple[np.ndarray, np.ndarray], users, items) -> str:
+    """Digest of a split in raw ids, equal for every model that trains and is tested on the same events.
+
+    Args:
+        train: training histories.
+        held_out: (users, items) of validation and of test.
+        users: raw user id per internal id.
+        items: raw item id per internal id.
+    """
+    lines = {str(users[u]): [str(items[i]) for i in train.of(u)] for u in range(1, train.n_users)}
+    for part in held_out:
+        for user, item in sorted(zip(*part, strict=True)):
+            lines[str(users[user])].append(f"| {items[item]}")
+    digest = hashlib.sha256()
+    for user in sorted(lines):
+        digest.update(f"{user}\t{' '.join(lines[user])}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,120 @@
+"""The run folder: where one experiment keeps everything, and the only place it writes besides the cache.
+
+RecBole writes ``log_tensorboard/`` and its logs into the working directory, so the run works inside its folder.
+Knows nothing of models.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_think.artifacts import digest, read_json, write_json, write_whole
+from recbole_think.errors import InputError
+
+# what may differ between two starts of the same experiment
+NOT_IDENTITY = {"run_folder", "cache_dir", "show_progress", "gpu_id", "device", "state", "config_files", "checkpoint_dir"}
+ANSI = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
+log = logging.getLogger(__name__)
+
+
+def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that make an experiment what it is."""
+    return {key: _plain(settings[key]) for key in sorted(settings) if key not in NOT_IDENTITY}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def choose(settings: Mapping[str, Any]) -> Path:
+    """Return the folder asked for, or ``runs/<dataset>/<model>-<digest>``: the same command finds its own folder."""
+    if settings.get("run_folder"):
+        return Path(settings["run_folder"]).expanduser().resolve()
+    return Path("runs").resolve() / settings["dataset"] / f"{settings['model']}-{digest(identity(settings))}"
+
+
+@contextlib.contextmanager
+def opened(folder: Path, settings: Mapping[str, Any], restart: bool = False) -> Iterator[Path]:
+    """Work inside ``folder``: locked against a second process, logged to ``run.log``, cwd restored afterwards.
+
+    Raises:
+        InputError: another process is at work there, or the folder belongs to another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as why:
+            raise InputError(f"another process is working in {folder}; wait for it, or use another --run_folder") from why
+        if restart:
+            _empty(folder)
+        _claim(folder, identity(settings))
+        with contextlib.chdir(folder), _logging_to(folder / "run.log"):
+            yield folder
+
+
+def _empty(folder: Path) -> None:
+    if any(folder.iterdir()) and not (folder / "config.json").is_file() and {p.name for p in folder.iterdir()} != {".lock"}:
+        raise InputError(f"--restart: {folder} is not a run folder (no config.json); refusing to empty it")
+    for path in folder.iterdir():
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _claim(folder: Path, wanted: dict[str, Any]) -> None:
+    """Write the configuration into a fresh folder, or refuse one of another configuration by the key that differs."""
+    path = folder / "config.json"
+    if path.is_file():
+        found = read_json(path)
+        for key in sorted({*found, *wanted}):
+            if found.get(key) != wanted.get(key):
+                raise InputError(
+                    f"{folder} holds a run with {key}={found.get(key)!r}, this command has {key}={wanted.get(key)!r}; "
+                    f"use another --run_folder, or --restart to empty this one first"
+                )
+        return
+    write_json(path, wanted)
+    text = yaml.safe_dump(wanted, sort_keys=True, allow_unicode=True)
+    write_whole(folder / "config.yaml", lambda draft: draft.write_text(text, encoding="utf-8") and None)
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send the root logger (RecBole uses it) to a file without colours, for as long as the run lasts."""
+
+    class Plain(logging.Formatter):
+        def format(self, record):
+            return ANSI.sub("", super().format(record))
+
+    root = logging.getLogger()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s  %(message)s"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO) if level else logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()
+
+
+def cache_dir(configured: str | None) -> Path:
+    """Return the folder for what many runs share: converted backbones, text vectors, measurements."""
+    chosen = configured or os.environ.get("RECBOLE_THINK_CACHE") or "~/.cache/recbole_think"
+    path = Path(chosen).expanduser().resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    return path

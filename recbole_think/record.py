@@ -1,0 +1,120 @@
+"""The record of one experiment: metrics.json, facts.json and per-user ranks, in one form for every model."""
+
+import os
+import platform
+import resource
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+from recbole_think.artifacts import versions, write_json, write_whole
+
+
+class Clock:
+    """Seconds per phase; a phase entered twice adds up."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str):
+        """Time the block as ``phase``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + time.perf_counter() - start, 2)
+
+
+def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> None:
+    """Write ``ranks.tsv``, ``facts.json`` and, last, ``metrics.json`` (whose presence means: finished)."""
+    test = scores["test"]
+    _write_ranks(folder / "ranks.tsv", data, scores)
+    common = {"data_fingerprint": data.fingerprint, "versions": versions(), "commit": commit(), "seed": config["seed"]}
+    write_json(folder / "facts.json", {**common, "parents": getattr(trainer, "parents", {})})
+    write_json(
+        folder / "metrics.json",
+        {
+            "model": config["model"],
+            "dataset": config["dataset"],
+            "seed": config["seed"],
+            "mask_history": bool(config["mask_history"]),
+            "valid": scores["valid"].metrics,
+            "test": test.metrics,
+            "standard_error": test.standard_error,
+            "test_other_masking": scores["test_other_masking"].metrics,
+            "standard_error_other_masking": scores["test_other_masking"].standard_error,
+            "users": len(test.users),
+            "repeated_target_share": data.repeated,
+            "illegal_rate": test.illegal_rate,
+            "seconds": clock.seconds,
+            "stages": getattr(trainer, "stage_rows", []),
+            "peak_memory_mib": peak_memory_mib(),
+            "parameters": sum(p.numel() for p in trainer.model.parameters()),
+            "train_tokens": getattr(trainer, "train_tokens", None),
+            "health": getattr(trainer.model, "health", None),
+            **common,
+            "hardware": hardware(),
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        },
+    )
+
+
+def _write_ranks(path: Path, data, scores: dict) -> None:
+    """One line per test user: raw id, raw id of the target, its rank under either masking (0 = beyond the list)."""
+    dataset = data.test.dataset
+    user_names = dataset.field2id_token[dataset.uid_field]
+    rows = [scores["test"].users, scores["test"].ranks, scores["test_other_masking"].ranks]
+
+    def fill(draft: Path) -> None:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write("user_id\trank\trank_other_masking\n")
+            for user, rank, other in zip(*rows, strict=True):
+                file.write(f"{user_names[user]}\t{rank}\t{other}\n")
+
+    write_whole(path, fill)
+
+
+def read_ranks(path: Path) -> dict[str, tuple[int, int]]:
+    """Read ``ranks.tsv`` back as ``{raw user id: (rank, rank under the other masking)}``."""
+    with path.open(encoding="utf-8") as file:
+        next(file)
+        rows = (line.rstrip("\n").split("\t") for line in file)
+        return {user: (int(rank), int(other)) for user, rank, other in rows}
+
+
+def commit() -> str:
+    """Commit of the checkout this package runs from ("-dirty" when changed), or "installed"."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return "installed"
+    done = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def hardware() -> dict[str, Any]:
+    """What this ran on."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "amx_bf16": "amx_bf16" in flags,
+        "gpus": gpus,
+        "platform": platform.platform(),
+    }

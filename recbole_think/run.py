@@ -1,0 +1,181 @@
+"""One experiment on one page: configuration, data, model, trainer, evaluation, record.
+
+Replaces ``recbole.quick_start`` (which looks models up by RecBole's names, deep-copies them to count FLOPs,
+imports ray, and cannot reload its checkpoints on torch >= 2.6) without touching RecBole.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import init_seed
+
+from recbole_think import catalog, folder, record
+from recbole_think.artifacts import read_json, write_json
+from recbole_think.config import ThinkConfig
+from recbole_think.corpus.files import require_dataset
+from recbole_think.corpus.histories import Histories, fingerprint, repeated_share, targets, training_histories
+from recbole_think.errors import InputError
+from recbole_think.evaluation import Scores, ThinkCollector, evaluate, release_own_mask, set_mask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Data:
+    """RecBole's three loaders, the whole training histories, and what may be masked when."""
+
+    train: Any
+    valid: Any
+    test: Any
+    histories: Histories  # training events: masked at validation
+    until_test: Histories  # plus the validation event: masked at test
+    repeated: float  # share of test targets the user already met
+    fingerprint: str
+
+
+def run(
+    model: str,
+    dataset: str,
+    config_files: Sequence[str] = (),
+    config_dict: Mapping[str, Any] | None = None,
+    argv: Sequence[str] = (),
+    restart: bool = False,
+) -> dict[str, Any]:
+    """Fit ``model`` on ``dataset``, evaluate it by full ranking, and keep the record in a run folder.
+
+    The same call finds its run folder again: a finished one is read back, an interrupted one goes on.
+
+    Args:
+        model: a name of the catalog (``--list``).
+        dataset: a name of ``properties/dataset``, or a folder of atomic files under ``data_path``.
+        config_files: YAML files, later ones win.
+        config_dict: settings from Python; nested blocks as dicts.
+        argv: ``--key=value`` words, as on the command line.
+        restart: empty the run folder first.
+
+    Returns:
+        RecBole's keys (``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``), then
+        ``run_folder`` and ``metrics`` (the content of ``metrics.json``).
+
+    Raises:
+        InputError: something asked for cannot be done.
+    """
+    config = ThinkConfig(model, dataset, config_files, config_dict, argv)
+    require_inputs(config)
+    chosen = folder.choose(config.final_config_dict)
+    config["run_folder"], config["cache_dir"] = str(chosen), str(folder.cache_dir(config["cache_dir"]))
+    config["checkpoint_dir"] = str(chosen / "checkpoints")
+    with folder.opened(chosen, config.final_config_dict, restart):
+        if not Path("metrics.json").is_file():
+            _experiment(config)
+        else:
+            log.info("already finished; reading %s (--restart runs it again)", chosen / "metrics.json")
+        metrics = read_json(Path("metrics.json"))
+    return {
+        "best_valid_score": metrics["valid"][config["valid_metric"].lower()],
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": metrics["valid"],
+        "test_result": metrics["test"],
+        "run_folder": str(chosen),
+        "metrics": metrics,
+    }
+
+
+def require_inputs(config: ThinkConfig) -> None:
+    """Check everything that can be known before data is loaded, so that nothing is half-written."""
+    names = set(config.parameters["Evaluation"]) and [f"{m}@{k}".lower() for m in config["metrics"] for k in config["topk"]]
+    if config["valid_metric"].lower() not in names:
+        raise InputError(f"valid_metric={config['valid_metric']!r} is not among metrics x topk: {', '.join(names)}")
+    benchmark = config["benchmark_filename"]
+    require_dataset(
+        Path(config["data_path"]), config["dataset"], [] if benchmark else config["load_col"]["inter"], downloadable()
+    )
+    check = getattr(config.model_class, "require_inputs", None)
+    if check:
+        check(config)
+
+
+def downloadable() -> list[str]:
+    """Names of the data sets RecBole can download."""
+    import recbole
+
+    path = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
+    return sorted(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def prepare(config: ThinkConfig) -> Data:
+    """Load and split the data set with RecBole, and take the histories all masks are made of."""
+    try:
+        train, valid, test = data_preparation(config, create_dataset(config))
+    except OSError as why:
+        raise InputError(f"data set {config['dataset']!r} could not be read or downloaded: {why}") from why
+    for loader in (valid, test):
+        release_own_mask(loader)
+    histories = training_histories(train.dataset)
+    until_test = histories.extended(*targets(valid.dataset))
+    names = {field: train.dataset.field2id_token[field] for field in (train.dataset.uid_field, train.dataset.iid_field)}
+    made_of = fingerprint(
+        histories, targets(valid.dataset), targets(test.dataset), users=names[train.dataset.uid_field],
+        items=names[train.dataset.iid_field],
+    )  # fmt: skip
+    return Data(train, valid, test, histories, until_test, repeated_share(until_test, *targets(test.dataset)), made_of)
+
+
+def _experiment(config: ThinkConfig) -> None:
+    """Fit, restore the checkpoint validation chose, evaluate under both maskings, write the record."""
+    clock = record.Clock()
+    init_seed(config["seed"], config["reproducibility"])
+    with clock("data"):
+        data = prepare(config)
+        config["data_fingerprint"] = data.fingerprint
+    with clock("model"):
+        recommender = config.model_class(config, data.train.dataset).to(config["device"])
+        trainer = catalog.load(catalog.lookup(config["model"]).trainer)(config, recommender)
+    trainer.eval_collector = ThinkCollector(config)
+    set_mask(trainer, data.histories if config["mask_history"] else None)
+    progress = bool(config["show_progress"])
+    with clock("fit"):
+        trainer.fit(data.train, data.valid, saved=True, show_progress=progress)
+        restore_best(trainer)
+    scores = _evaluate_all(trainer, data, clock, progress)
+    record.write(Path.cwd(), config, trainer, data, scores, clock)
+
+
+def _evaluate_all(trainer, data: Data, clock, progress: bool) -> dict[str, Scores]:
+    """Validation and test under the chosen masking, and test under the other one, from one checkpoint."""
+    masked = bool(trainer.config["mask_history"])
+    wanted = {
+        "valid": (data.valid, data.histories if masked else None),
+        "test": (data.test, data.until_test if masked else None),
+        "test_other_masking": (data.test, None if masked else data.until_test),
+    }
+    scores = {}
+    for name, (loader, mask) in wanted.items():
+        with clock(f"evaluate_{name}"):
+            scores[name] = evaluate(trainer, loader, mask, progress)
+    return scores
+
+
+def restore_best(trainer) -> None:
+    """Load the checkpoint ``fit`` just wrote; torch >= 2.6 refuses RecBole's own way of doing it.
+
+    A trainer of ours restores itself (``restore_best``), from safetensors.
+    """
+    if hasattr(trainer, "restore_best"):
+        trainer.restore_best()
+    elif Path(trainer.saved_model_file).is_file():
+        # the pickle was written by this very process a moment ago
+        state = torch.load(trainer.saved_model_file, trainer.device, weights_only=False)
+        trainer.model.load_state_dict(state["state_dict"])
+        trainer.model.load_other_parameter(state["other_parameter"])
+
+
+__all__ = ["Data", "prepare", "run"]
