@@ -65,8 +65,12 @@ class ThinkCollector(Collector):
     def take(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (users [U], hits and positive counts [U, max_k + 1]) of the evaluation just made; forget them."""
         users, hits = np.concatenate(self.users), torch.cat(self.hits).numpy()
-        self.users, self.hits = [], []
+        self.forget()
         return users, hits
+
+    def forget(self) -> None:
+        """Drop what evaluations during training left behind."""
+        self.users, self.hits = [], []
 
 
 def set_mask(trainer, mask: Histories | None) -> None:
@@ -95,7 +99,7 @@ def evaluate(trainer, loader, mask: Histories | None, show_progress: bool = Fals
         show_progress: draw a bar with the time left.
     """
     set_mask(trainer, mask)
-    trainer.eval_collector.take() if trainer.eval_collector.users else None
+    trainer.eval_collector.forget()
     metrics = trainer.evaluate(loader, load_best_model=False, show_progress=show_progress)
     users, hits = trainer.eval_collector.take()
     metrics = {name: float(value) for name, value in metrics.items()}

@@ -14,10 +14,11 @@ from recbole_think.artifacts import versions, write_json, write_whole
 
 
 class Clock:
-    """Seconds per phase; a phase entered twice adds up."""
+    """Seconds per phase (one entered twice adds up), and the commit the experiment began with."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
+        self.commit = commit()
 
     @contextmanager
     def __call__(self, phase: str):
@@ -33,7 +34,7 @@ def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> No
     """Write ``ranks.tsv``, ``facts.json`` and, last, ``metrics.json`` (whose presence means: finished)."""
     test = scores["test"]
     _write_ranks(folder / "ranks.tsv", data, scores)
-    common = {"data_fingerprint": data.fingerprint, "versions": versions(), "commit": commit(), "seed": config["seed"]}
+    common = {"data_fingerprint": data.fingerprint, "versions": versions(), "commit": clock.commit, "seed": config["seed"]}
     write_json(folder / "facts.json", {**common, "parents": getattr(trainer, "parents", {})})
     write_json(
         folder / "metrics.json",

@@ -91,7 +91,7 @@ def run(
 
 def require_inputs(config: ThinkConfig) -> None:
     """Check everything that can be known before data is loaded, so that nothing is half-written."""
-    names = set(config.parameters["Evaluation"]) and [f"{m}@{k}".lower() for m in config["metrics"] for k in config["topk"]]
+    names = [f"{metric}@{k}".lower() for metric in config["metrics"] for k in config["topk"]]
     if config["valid_metric"].lower() not in names:
         raise InputError(f"valid_metric={config['valid_metric']!r} is not among metrics x topk: {', '.join(names)}")
     benchmark = config["benchmark_filename"]

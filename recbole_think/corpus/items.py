@@ -1,0 +1,111 @@
+"""The .item file, read literally: one ItemText per item of the catalogue.
+
+Takes an atomic file and RecBole's raw ids in internal order; gives texts in that order, row r being item r + 1.
+RecBole's own reader goes through pandas with quoting on, where one stray double quote is a parser error and a film
+called "NA" disappears; here a line is a line and a tab is a tab. Knows nothing of tokenizers: what could be read as
+a special token by any of them is defused at this door.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recbole_think.corpus.files import header
+from recbole_think.errors import InputError
+
+TITLE_WORDS = ("title", "name")
+CATEGORY_WORDS = ("categor", "class", "genre", "type")
+MOST_WITHOUT_TEXT = 0.2
+# <|im_start|>, <a_12>, </think>, <start_of_turn>, [INST], [PAD] ... whatever a tokenizer might treat as special
+TOKEN_LIKE = re.compile(r"<(\|[^<>]{0,60}\||[^<>\s]{1,60})>|\[(/?[A-Z_]{2,20}\d*)\]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\ufeff]+")
+
+
+@dataclass(frozen=True)
+class ItemText:
+    """What the data set says of one item, safe to put into a prompt."""
+
+    title: str
+    fields: dict[str, str] = field(default_factory=dict)  # everything else, by column name
+
+    @property
+    def text(self) -> str:
+        """Title and fields as one line, for encoders and captions."""
+        return ". ".join([self.title, *(f"{name.replace('_', ' ')}: {value}" for name, value in self.fields.items())])
+
+    @property
+    def category(self) -> str | None:
+        """The field that names the item's kind, if there is one."""
+        return next((v for k, v in self.fields.items() if any(word in k.lower() for word in CATEGORY_WORDS)), None)
+
+
+def neutralise(text: str) -> str:
+    """Return ``text`` with nothing in it that could be read as a special or itemic token, on one line."""
+    calm = CONTROL.sub(" ", text)
+    calm = TOKEN_LIKE.sub(lambda match: f"({match.group(1) or match.group(2)})".replace("|", "/"), calm)
+    calm = calm.replace("<|", "(").replace("|>", ")")
+    return " ".join(calm.split())
+
+
+def read_items(path: Path, id_field: str, raw_ids: Sequence[str]) -> tuple[list[ItemText], int]:
+    """Read the text of every item RecBole knows.
+
+    Args:
+        path: the ``.item`` file; all its token and token_seq columns are text.
+        id_field: name of the id column.
+        raw_ids: raw id per RecBole item, padding left out.
+
+    Returns:
+        One ItemText per raw id, in that order, and how many had no text and carry their raw id instead.
+
+    Raises:
+        InputError: no file, a malformed line, an id listed twice, or over 20 % of the items without text.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: OneRecThink reads item titles from it (id, title, anything else)")
+    rows = _read_rows(path, id_field)
+    items = [_item_text(rows.get(raw, {}), raw) for raw in raw_ids]
+    without = sum(1 for raw in raw_ids if not any(rows.get(raw, {}).values()))
+    if without > MOST_WITHOUT_TEXT * len(raw_ids):
+        raise InputError(
+            f"{path}: {without} of {len(raw_ids)} items have no text (at most 20 % may); "
+            f"are the ids in column {id_field!r} those of the .inter file (such as {raw_ids[0]!r})?"
+        )
+    return items, without
+
+
+def _read_rows(path: Path, id_field: str) -> dict[str, dict[str, str]]:
+    """Map raw id -> {column: text} for the text columns of the file."""
+    columns = header(path)
+    if id_field not in columns:
+        raise InputError(f"{path} has no id column {id_field!r} (it has: {', '.join(columns)})")
+    names, kinds = list(columns), list(columns.values())
+    rows: dict[str, dict[str, str]] = {}
+    with path.open(encoding="utf-8", newline="\n") as file:
+        try:
+            lines = file.read().split("\n")[1:]
+        except UnicodeDecodeError as why:
+            raise InputError(f"{path} is not UTF-8 text: {why}; convert it first") from why
+    for number, line in enumerate(lines, start=2):
+        if not line.strip("\r"):
+            continue
+        cells = line.rstrip("\r").split("\t")
+        if len(cells) != len(names):
+            raise InputError(
+                f"{path}, line {number}: {len(cells)} tab-separated cells, the header names {len(names)}: {line[:80]!r}"
+            )
+        row = dict(zip(names, cells, strict=True))
+        raw = row.pop(id_field)
+        if raw in rows:
+            raise InputError(f"{path}, line {number}: item id {raw!r} is listed twice; keep one line per item")
+        rows[raw] = {name: row[name] for name, kind in zip(names, kinds, strict=True) if name in row and "token" in kind}
+    return rows
+
+
+def _item_text(row: dict[str, str], raw: str) -> ItemText:
+    texts = {name: neutralise(text) for name, text in row.items()}
+    texts = {name: text for name, text in texts.items() if text}
+    title_column = next((name for name in texts if any(word in name.lower() for word in TITLE_WORDS)), None)
+    title = texts.pop(title_column) if title_column else next(iter(texts.values()), neutralise(raw))
+    return ItemText(title, texts)

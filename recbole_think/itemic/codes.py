@@ -1,0 +1,87 @@
+"""The code table: one row of L codes per item, saved with its facts, and how healthy it is."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recbole_think.artifacts import load_tensors, save_tensors
+from recbole_think.errors import InputError
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of a catalogue: ``table[r]`` are the codes of item r + 1."""
+
+    table: np.ndarray  # int64 [n, L]
+    sizes: tuple[int, ...]  # codes a level may use, one number per level
+
+    def __post_init__(self):
+        if self.table.ndim != 2 or self.table.shape[1] != len(self.sizes):
+            raise InputError(f"codes have shape {self.table.shape}, expected [n, {len(self.sizes)}]")
+        for level, size in enumerate(self.sizes):
+            if self.table[:, level].min() < 0 or self.table[:, level].max() >= size:
+                raise InputError(f"codes of level {level + 1} must lie in 0..{size - 1}")
+
+    @property
+    def levels(self) -> int:
+        """Number of codes that name one item."""
+        return len(self.sizes)
+
+    def save(self, path: Path) -> None:
+        """Write the table as safetensors."""
+        import torch
+
+        save_tensors(path, {"codes": torch.from_numpy(self.table), "sizes": torch.tensor(self.sizes)})
+
+    @staticmethod
+    def load(path: Path) -> "Codes":
+        """Read a table back."""
+        tensors = load_tensors(path)
+        return Codes(tensors["codes"].numpy(), tuple(tensors["sizes"].tolist()))
+
+
+def collision_rate(table: np.ndarray) -> float:
+    """Share of items whose codes another item has as well."""
+    _, group, counts = np.unique(table, axis=0, return_inverse=True, return_counts=True)
+    return float((counts[group.reshape(-1)] > 1).mean())
+
+
+def health(codes: Codes, raw_table: np.ndarray, categories: Sequence[str | None]) -> dict:
+    """Figures that tell a good code table from a bad one.
+
+    Args:
+        codes: the table in use.
+        raw_table: the table before collisions were treated, int64 [n, L].
+        categories: one word per item, or None where the data set has none.
+
+    Returns:
+        Per level the share of codes used and the normalised entropy; collision rates before and after; purity of
+        the first one and two codes: the share of items in the majority category of their prefix, beside the share
+        a single prefix would have.
+    """
+    levels = []
+    for level, size in enumerate(codes.sizes):
+        counts = np.bincount(codes.table[:, level], minlength=size)
+        share = counts[counts > 0] / counts.sum()
+        entropy = float(-(share * np.log(share)).sum() / np.log(size)) if size > 1 else 1.0
+        levels.append({"used": float((counts > 0).mean()), "entropy": round(entropy, 4)})
+    figures = {
+        "levels": levels,
+        "collisions_before": round(collision_rate(raw_table), 4),
+        "collisions_after": round(collision_rate(codes.table), 4),
+    }
+    if any(categories):
+        purity = {f"first_{depth}": _purity(codes.table[:, :depth], categories) for depth in (0, 1, 2)}
+        figures["category_purity"] = purity
+    return figures
+
+
+def _purity(prefixes: np.ndarray, categories: Sequence[str | None]) -> float:
+    """Share of items in the majority category among the items with their prefix (no prefix: one group)."""
+    groups: dict[tuple, Counter] = {}
+    for prefix, category in zip(prefixes.tolist(), categories, strict=True):
+        groups.setdefault(tuple(prefix), Counter())[category] += 1
+    return round(sum(group.most_common(1)[0][1] for group in groups.values()) / len(prefixes), 4)

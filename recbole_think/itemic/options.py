@@ -1,0 +1,47 @@
+"""Options of the itemic room."""
+
+from dataclasses import dataclass
+
+from recbole_think.options import check
+
+COLLISIONS = ("reassign", "keep", "extra_level")
+
+
+@dataclass(frozen=True)
+class ItemicOptions:
+    """How items become codes (YAML block ``itemic:``)."""
+
+    levels: int = 3
+    size: int = 64  # codes per level
+    encoder: str = "packaged"  # sentence encoder: packaged weights, a folder, or any sentence-transformers name
+    text_weight: float = 1.0
+    collaborative_weight: float = 1.0  # weight of co-occurrence vectors of the training histories; 0 = text alone
+    collaborative_size: int = 64
+    collaborative_window: int = 5  # two items co-occur when at most this far apart in a history
+    vector_files: tuple = ()  # further .npy files, float [n_items, d], rows in the order of the .item file
+    vector_weights: tuple = ()  # one weight per file; empty = all 1
+    collisions: str = "reassign"
+
+    def __post_init__(self):
+        check(1 <= self.levels <= 26, f"itemic.levels must be 1 to 26, got {self.levels}")
+        check(self.size >= 2, f"itemic.size must be at least 2, got {self.size}")
+        check(self.collisions in COLLISIONS, f"itemic.collisions must be one of {COLLISIONS}, got {self.collisions!r}")
+        weights = (self.text_weight, self.collaborative_weight, *self.vector_weights)
+        check(min(weights) >= 0, f"itemic weights must not be negative, got {weights}")
+        check(
+            not self.vector_weights or len(self.vector_weights) == len(self.vector_files),
+            f"itemic.vector_weights needs one weight per vector file, got {len(self.vector_weights)} for "
+            f"{len(self.vector_files)}",
+        )
+        check(sum(weights) + len(self.vector_files) > 0, "itemic: every weight is 0, nothing to make codes from")
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """Which language model is taught (YAML block ``backbone:``)."""
+
+    name: str = "smollm2-135m"  # packaged weights; or tiny, a local folder, a hub name
+    layers: int = 0  # keep the first N layers; 0 = all
+
+    def __post_init__(self):
+        check(self.layers >= 0, f"backbone.layers must be 0 (all) or more, got {self.layers}")
