@@ -143,6 +143,8 @@ class ThinkConfig(Config):
         final = merge(merge({}, self.internal_config_dict), self.external_config_dict)
         self._fit_negative_samples_to_loss(final)
         self._load_only_needed_columns(final)
+        if hasattr(self.model_class, "settle"):
+            self.model_class.settle(final)
         if self.model_class.type != ModelType.SEQUENTIAL and "eval_batch_size" not in self.external_config_dict:
             final["eval_batch_size"] = PAIRS_PER_BATCH
         return final

@@ -64,7 +64,7 @@ def read_items(path: Path, id_field: str, raw_ids: Sequence[str]) -> tuple[list[
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: OneRecThink reads item titles from it (id, title, anything else)")
-    rows = _read_rows(path, id_field)
+    rows = read_rows(path, id_field)
     items = [_item_text(rows.get(raw, {}), raw) for raw in raw_ids]
     without = sum(1 for raw in raw_ids if not any(rows.get(raw, {}).values()))
     if without > MOST_WITHOUT_TEXT * len(raw_ids):
@@ -75,7 +75,7 @@ def read_items(path: Path, id_field: str, raw_ids: Sequence[str]) -> tuple[list[
     return items, without
 
 
-def _read_rows(path: Path, id_field: str) -> dict[str, dict[str, str]]:
+def read_rows(path: Path, id_field: str) -> dict[str, dict[str, str]]:
     """Map raw id -> {column: text} for the text columns of the file."""
     columns = header(path)
     if id_field not in columns:

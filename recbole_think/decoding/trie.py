@@ -1,0 +1,94 @@
+"""Which code may follow: an exact prefix trie over the whole catalogue, in flat arrays.
+
+Takes int64 codes [n, L]; row r is the item with RecBole id r + 1. Items sorted by code make every node a range of
+sorted items and its children a run of nodes one level down, so expansion is two gathers and masking is a cumulative
+sum. (The official code keeps only "which token may follow which": on Beauty that admits 1,273 times too many strings.)
+
+B users, K beams, C largest number of children on a level, L levels.
+"""
+
+import torch
+from torch import Tensor
+
+from recbole_think.errors import InputError
+
+
+class SidTrie:
+    """Prefix trie of a catalogue. Level 0 is the root, node j of level d is the j-th distinct prefix of d codes."""
+
+    def __init__(self, codes: Tensor):
+        """Build the trie.
+
+        Args:
+            codes: int64 [n, L].
+
+        Raises:
+            InputError: two items share their codes, or the table is empty.
+        """
+        if codes.ndim != 2 or not len(codes):
+            raise InputError(f"a trie needs codes [n, L], got shape {tuple(codes.shape)}")
+        self.n, self.levels = codes.shape
+        order = _lexicographic(codes)
+        ordered = codes[order]
+        self.items = order  # int64 [n], row of the catalogue at each sorted place
+        self.codes: list[Tensor] = []  # per level d >= 1, int64 [nodes]: last code of each node
+        self.starts: list[Tensor] = [torch.tensor([0, self.n])]  # per level, int64 [nodes + 1]: range of sorted items
+        self.first_child: list[Tensor] = []  # per level d < L, int64 [nodes + 1]
+        new = torch.zeros(self.n, dtype=torch.bool)
+        new[0] = True
+        for level in range(self.levels):
+            column = ordered[:, level]
+            new = new.clone()
+            new[1:] |= column[1:] != column[:-1]
+            begins = new.nonzero().squeeze(1)
+            self.codes.append(column[begins])
+            self.first_child.append(torch.searchsorted(begins, self.starts[-1]))
+            self.starts.append(torch.cat([begins, torch.tensor([self.n])]))
+        if len(self.codes[-1]) != self.n:
+            doubled = self.starts[-1][:-1][self.starts[-1].diff() > 1][0]
+            pair = order[doubled : doubled + 2].tolist()
+            raise InputError(f"items {pair[0] + 1} and {pair[1] + 1} have the same codes; set itemic.collisions=reassign")
+
+    def widest(self, level: int) -> int:
+        """Largest number of children of a node on ``level``."""
+        return int(self.first_child[level].diff().max())
+
+    def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Expand nodes of ``level``.
+
+        Args:
+            level: 0 for the root.
+            nodes: int64 [B, K].
+
+        Returns:
+            Child nodes of the next level int64 [B, K, C] and which of them exist, bool [B, K, C].
+        """
+        first = self.first_child[level]
+        begin, end = first[nodes].unsqueeze(-1), first[nodes + 1].unsqueeze(-1)
+        child = begin + torch.arange(self.widest(level))
+        exists = child < end
+        return torch.where(exists, child, begin), exists
+
+    def free_before(self, item_mask: Tensor) -> Tensor:
+        """Count the items that may be named before each sorted place: bool [B, n] (True = may not) -> int32 [B, n + 1]."""
+        free = ~item_mask[:, self.items]
+        return torch.nn.functional.pad(free.cumsum(1, dtype=torch.int32), (1, 0))
+
+    def alive(self, level: int, nodes: Tensor, free_before: Tensor) -> Tensor:
+        """Tell which nodes [B, ...] of ``level`` still lead to an item that may be named: bool, same shape."""
+        flat = nodes.reshape(len(nodes), -1)
+        starts = self.starts[level]
+        left = free_before.gather(1, starts[flat + 1]) - free_before.gather(1, starts[flat])
+        return (left > 0).reshape(nodes.shape)
+
+    def item(self, leaves: Tensor) -> Tensor:
+        """Catalogue rows of nodes of the last level."""
+        return self.items[leaves]
+
+
+def _lexicographic(codes: Tensor) -> Tensor:
+    """Order of the rows by first code, then second, and so on; equal rows keep their order."""
+    order = torch.arange(len(codes))
+    for level in range(codes.shape[1] - 1, -1, -1):
+        order = order[codes[order, level].argsort(stable=True)]
+    return order

@@ -1,0 +1,226 @@
+"""OneRecThink at RecBole's seam: owns codes, vocabulary and language model, and answers full_sort_predict.
+
+The constructor walks the rooms in the order the data flows: item text -> vectors -> codes -> tokens -> language model.
+Training is the trainer's business. B users, n items without padding, K beams.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+
+from recbole_think.artifacts import read_json, require_same, write_json
+from recbole_think.corpus.histories import Histories, training_histories
+from recbole_think.corpus.items import read_items, read_rows
+from recbole_think.decoding.options import DecodeOptions
+from recbole_think.errors import InputError
+from recbole_think.itemic.codes import Codes, health
+from recbole_think.itemic.options import BackboneOptions, ItemicOptions
+from recbole_think.options import read_options
+from recbole_think.prompts.options import PromptOptions
+from recbole_think.stages.options import RecommendationOptions
+from recbole_think.stages.stage import read_normal
+
+log = logging.getLogger(__name__)
+BLOCKS = {
+    "itemic": ItemicOptions,
+    "backbone": BackboneOptions,
+    "prompts": PromptOptions,
+    "recommendation": RecommendationOptions,
+    "decode": DecodeOptions,
+}
+
+
+class OneRecThink(SequentialRecommender):
+    """Generative recommender: a language model that names the next item by its itemic tokens (arXiv 2510.11639)."""
+
+    input_type = InputType.POINTWISE  # RecBole asks for a loss_type otherwise
+    UNREAD_KEYS = {
+        "epochs": "set recommendation.epochs",
+        "learning_rate": "set recommendation.learning_rate",
+        "train_batch_size": "set recommendation.tokens_per_batch",
+        "weight_decay": "set recommendation.weight_decay",
+        "clip_grad_norm": "set recommendation.max_grad_norm",
+        "eval_step": "set recommendation.validations",
+        "stopping_step": "set recommendation.epochs and recommendation.validations; the best checkpoint is kept",
+        "learner": "its stages use AdamW",
+        "loss_type": "its loss is cross-entropy over the codes of a level",
+        "train_neg_sample_args": "it needs no negative samples",
+        "MAX_ITEM_LIST_LENGTH": "set prompts.max_history",
+        "enable_amp": "set recommendation.precision",
+        "enable_scaler": "set recommendation.precision",
+    }
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.options = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
+        self.folder, self.cache, self.seed = Path(config["run_folder"]), Path(config["cache_dir"]), config["seed"]
+        self.fingerprint = config["data_fingerprint"]
+        self.item_mask: Histories | None = None  # set by evaluation.set_mask
+        self._answers = [0, 0]  # illegal, all
+        self.user_field = config["USER_ID_FIELD"]
+        self.items = self._read_texts(config, dataset)
+        self.histories = training_histories(dataset)
+        self.codes, self.health = self._make_codes()
+        self._build_language_model()
+
+    @staticmethod
+    def settle(final: dict) -> None:
+        """Derive RecBole's keys from ours: one truth per fact."""
+        final["MAX_ITEM_LIST_LENGTH"] = (final.get("prompts") or {}).get("max_history", PromptOptions.max_history)
+
+    @staticmethod
+    def require_inputs(config) -> None:
+        """Check options and files before anything is written.
+
+        Raises:
+            InputError: an option or a file that cannot be used.
+        """
+        blocks = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
+        beams, longest = blocks["decode"].num_beams, max(config["topk"])
+        if beams < longest:
+            raise InputError(
+                f"decode.num_beams={beams} cannot fill a top-{longest} list: set decode.num_beams >= {longest}, "
+                f"or lower topk"
+            )
+        for phase, mode in config["eval_args"]["mode"].items():
+            if mode != "full":
+                raise InputError(
+                    f"eval_args.mode={mode!r} ({phase}): a generative model names items out of the whole catalogue; "
+                    f"set eval_args.mode=full"
+                )
+        path = item_file(config)
+        if path.parent.is_dir():  # absent: RecBole is about to download it
+            read_rows(path, config["ITEM_ID_FIELD"])
+
+    def _read_texts(self, config, dataset):
+        raw = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
+        items, without = read_items(item_file(config), config["ITEM_ID_FIELD"], raw)
+        if without:
+            log.warning("%d of %d items have no text and are called by their id", without, len(items))
+        return items
+
+    def _make_codes(self) -> tuple[Codes, dict]:
+        """Read the codes of this run folder, or make them."""
+        options, folder = self.options["itemic"], self.folder / "itemic"
+        wanted = read_normal({"options": options.__dict__, "data_fingerprint": self.fingerprint, "seed": self.seed})
+        if (folder / "facts.json").is_file():
+            facts = read_json(folder / "facts.json")
+            require_same(facts["made_from"], wanted, folder)
+            return Codes.load(folder / "codes.safetensors"), facts["health"]
+        from recbole_think.itemic.build import build_codes
+
+        codes, raw_table = build_codes(options, self.items, self.histories, self.cache, self.seed)
+        figures = health(codes, raw_table, [item.category for item in self.items])
+        codes.save(folder / "codes.safetensors")
+        write_json(folder / "facts.json", {"made_from": wanted, "health": figures})
+        return codes, figures
+
+    def _build_language_model(self) -> None:
+        from recbole_think.decoding.trie import SidTrie
+        from recbole_think.itemic.backbone import load_backbone
+        from recbole_think.itemic.vocabulary import extend_tokenizer, teach_vocabulary
+        from recbole_think.prompts.tasks import recommendation_frame
+
+        texts = [item.text for item in self.items]
+        self.language_model, tokenizer = load_backbone(self.options["backbone"], self.cache, texts, self.seed)
+        self.vocabulary = extend_tokenizer(tokenizer, self.codes)
+        teach_vocabulary(self.language_model, self.vocabulary, self.codes, texts)
+        self.trie = SidTrie(torch.from_numpy(self.codes.table))
+        self.frame = recommendation_frame(tokenizer)
+
+    def full_sort_predict(self, interaction) -> torch.Tensor:
+        """Name the best items of every user by beam search: float32 [B, n_items], on the CPU.
+
+        Raises:
+            InputError: a beam search that cannot be made. (``NotImplementedError`` is never let out: RecBole would
+                take it as a request to score all items one by one.)
+        """
+        from recbole_think.decoding.ranking import full_sort_scores
+
+        sequences, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].cpu().numpy()
+        histories = [row[:length] for row, length in zip(sequences, lengths, strict=True)]
+        try:
+            ranked = self.recommend(histories, self._mask_of(interaction[self.user_field].cpu().numpy()))
+        except NotImplementedError as why:
+            raise RuntimeError(f"decoding failed: {why}") from why
+        return full_sort_scores(ranked, self.n_items)
+
+    @torch.no_grad()
+    def recommend(self, histories: list[np.ndarray], mask: torch.Tensor | None = None) -> list[list[int]]:
+        """Rank items for each history.
+
+        Args:
+            histories: per user int64 [h], RecBole item ids, oldest first; the latest ``prompts.max_history`` count.
+            mask: bool [B, n], True = item row + 1 may not be named.
+
+        Returns:
+            Per user up to ``decode.num_beams`` RecBole item ids, best first.
+        """
+        from recbole_think.prompts.batching import token_batches
+        from recbole_think.prompts.tasks import recommendation_prompt
+
+        longest = self.options["prompts"].max_history
+        prompts = [recommendation_prompt(self.frame, self.vocabulary, history[-longest:]) for history in histories]
+        ranked: list[list[int]] = [[] for _ in prompts]
+        for group in token_batches([len(prompt) for prompt in prompts], self.options["decode"].tokens_per_batch):
+            found = self._search([prompts[i] for i in group], None if mask is None else mask[group])
+            for index, items in zip(group, found, strict=True):
+                ranked[index] = items
+        return ranked
+
+    def _search(self, prompts: list[np.ndarray], mask: torch.Tensor | None) -> list[list[int]]:
+        from recbole_think.decoding.beam import beam_search
+        from recbole_think.decoding.ranking import illegal_answers
+        from recbole_think.prompts.batching import prompt_batch
+
+        options = self.options["decode"]
+        ids, attention = prompt_batch(prompts, self.vocabulary.tokenizer.pad_token_id)
+        beams = min(options.num_beams, self.trie.n)
+        with self._precision():
+            found = beam_search(
+                self.language_model, ids, attention, self.trie, self.vocabulary.code_tokens, beams,
+                options.normalize, mask,
+            )  # fmt: skip
+        illegal, answers = illegal_answers(found.codes, found.items, self.codes.table)
+        self._answers[0] += illegal
+        self._answers[1] += answers
+        return [[item + 1 for item in row if item >= 0] for row in found.items.tolist()]
+
+    def _precision(self):
+        from recbole_think.stages.precision import choose
+
+        config = self.language_model.config
+        dtype = choose(self.options["decode"].precision, self.folder, config.hidden_size, config.intermediate_size)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def _mask_of(self, users: np.ndarray) -> torch.Tensor | None:
+        """Turn the histories that may not be repeated into bool [B, n]."""
+        if self.item_mask is None:
+            return None
+        mask = torch.zeros(len(users), self.n_items - 1, dtype=torch.bool)
+        rows, items = self.item_mask.cells(users)
+        mask[torch.from_numpy(rows), torch.from_numpy(items - 1)] = True
+        return mask
+
+    def take_illegal_rate(self) -> float:
+        """Share of generated answers that name no item, since last asked; the trie makes it 0, the count proves it."""
+        illegal, answers = self._answers
+        self._answers = [0, 0]
+        return illegal / max(answers, 1)
+
+    def calculate_loss(self, interaction):
+        """RecBole's per-batch training is not how the stages train."""
+        raise RuntimeError("OneRecThink is trained by ThinkTrainer's stages, not batch by batch")
+
+    def predict(self, interaction):
+        """Sampled evaluation is refused with the configuration; see ``require_inputs``."""
+        raise RuntimeError("OneRecThink ranks the whole catalogue; set eval_args.mode=full")
+
+
+def item_file(config) -> Path:
+    """Path of the .item file."""
+    return Path(config["data_path"]) / f"{config['dataset']}.item"

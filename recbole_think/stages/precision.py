@@ -1,0 +1,48 @@
+"""Is bfloat16 faster on this machine? Measured once, at the backbone's own shapes, and kept.
+
+A processor without AMX or native bf16 emulates it slower than float32; one with it gains 3-9 x in the products.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+
+from recbole_think.artifacts import read_json, write_json
+
+WORTH_IT = 1.3  # bf16 must be this many times faster
+
+
+def choose(wanted: str, folder: Path, width: int, inner: int) -> torch.dtype:
+    """Return the dtype to train and decode in.
+
+    Args:
+        wanted: ``auto``, ``float32`` or ``bfloat16``.
+        folder: run folder; the measurement is written to ``precision.json`` and reused on resume.
+        width: hidden size of the backbone.
+        inner: its feed-forward size.
+    """
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    path = folder / "precision.json"
+    if not path.is_file():
+        ratio = _speed_ratio(width, inner)
+        chosen = "bfloat16" if ratio >= WORTH_IT else "float32"
+        write_json(path, {"chosen": chosen, "bfloat16_over_float32": round(ratio, 2), "shape": [1024, width, inner]})
+    return getattr(torch, read_json(path)["chosen"])
+
+
+def _speed_ratio(width: int, inner: int) -> float:
+    """Seconds in float32 over seconds in bfloat16 for one matrix product."""
+    if torch.cuda.is_available():
+        return 2.0 if torch.cuda.is_bf16_supported() else 0.0
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.randn(1024, width).to(dtype), torch.randn(width, inner).to(dtype)
+        best = float("inf")
+        for _ in range(7):  # the first products set up; the best one counts
+            start = time.perf_counter()
+            left @ right
+            best = min(best, time.perf_counter() - start)
+        seconds[dtype] = best
+    return seconds[torch.float32] / seconds[torch.bfloat16]

@@ -1,0 +1,255 @@
+"""Recommendation stage: next-item supervised fine-tuning with every position of a history supervised in one pass.
+
+Where we depart from the official code (which trains on one sample per user, with loss on padding): all positions of
+all training histories, loss on itemic tokens alone, and a softmax over the codes of the level at hand instead of the
+whole vocabulary, since a trie will never let a word follow there. Word rows stay frozen.
+Transformers' Trainer runs the loop; batches are planned for all epochs beforehand, so that schedules count steps and
+an interrupted run goes on with the very batch it missed.
+
+N supervised positions of a batch, S codes of a level, d hidden size.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from recbole_think.artifacts import disk_guard, load_tensors, read_json, save_tensors, write_json
+from recbole_think.prompts.batching import IGNORED, token_batches, training_batch
+from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, windows
+from recbole_think.stages.options import RecommendationOptions
+from recbole_think.stages.precision import choose
+from recbole_think.stages.stage import Context, Outcome, load_weights, trainable
+
+log = logging.getLogger(__name__)
+COMPLETE = "complete"  # marks a checkpoint whose files are all there
+
+
+class Recommendation:
+    """The stage."""
+
+    name = "recommendation"
+
+    def __init__(self, options: RecommendationOptions, max_history: int):
+        self.options = options
+        self.max_history = max_history
+
+    def run(self, context: Context) -> Outcome:
+        """Fine-tune on every transition of the training histories; keep the weights validation liked best."""
+        set_seed(context.seed)
+        freeze_words(context.model)
+        plan = BatchPlan(context, self.options, self.max_history)
+        folder = context.folder / self.name
+        best = BestWeights(context, self.options, folder, len(plan))
+        trainer = CodeTrainer(
+            model=context.model,
+            args=arguments(self.options, context, folder, len(plan)),
+            train_dataset=plan,
+            data_collator=lambda batches: batches[0],  # a planned batch is already whole
+            callbacks=[best],
+            vocabulary=context.vocabulary,
+            options=self.options,
+        )
+        best.trainer = trainer
+        with disk_guard(folder):
+            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        load_weights(context.model, load_tensors(folder / "best.safetensors"))
+        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
+
+
+def freeze_words(model: nn.Module) -> None:
+    """Let everything learn but the rows of words, in and out."""
+    model.requires_grad_(True)
+    model.get_input_embeddings().text.requires_grad_(False)
+    model.get_output_embeddings().text.requires_grad_(False)
+
+
+def code_loss(model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float) -> Tensor:
+    """Mean cross-entropy of the supervised itemic tokens, each among the codes of its own level.
+
+    Args:
+        model: causal LM with itemic rows.
+        batch: input_ids, attention_mask, labels, int64 [B, T].
+        code_tokens: L int64 tensors of token ids.
+        dropout: share of embedded features dropped while training.
+    """
+    embedded = model.get_input_embeddings()(batch["input_ids"])
+    embedded = functional.dropout(embedded, dropout, model.training)
+    hidden = model.get_decoder()(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).last_hidden_state
+    targets = batch["labels"][:, 1:]
+    hidden, targets = hidden[:, :-1][targets != IGNORED], targets[targets != IGNORED]  # [N, d], [N]
+    head, total = model.get_output_embeddings(), torch.zeros((), device=hidden.device)
+    for tokens in code_tokens:
+        of_level = (targets >= tokens[0]) & (targets <= tokens[-1])
+        logits = head.code_logits(hidden[of_level], tokens)  # float32 [N_level, S]
+        total = total + functional.cross_entropy(logits, targets[of_level] - tokens[0], reduction="sum")
+    return total / len(targets)
+
+
+class BatchPlan(Dataset):
+    """All batches of all epochs, in order: item i is the i-th optimizer step's padded batch."""
+
+    def __init__(self, context: Context, options: RecommendationOptions, max_history: int):
+        self.vocabulary = context.vocabulary
+        self.frame = recommendation_frame(self.vocabulary.tokenizer)
+        self.pad = self.vocabulary.tokenizer.pad_token_id
+        self.windows: list[list[np.ndarray]] = []
+        levels = self.vocabulary.item_tokens.shape[1]
+        text = len(self.frame.before) + len(self.frame.after)
+        self.tokens = 0
+        for epoch in range(options.epochs):
+            generator = np.random.default_rng([context.seed, epoch])
+            cut = list(windows(context.histories, max_history + 1, generator))
+            lengths = [levels * len(window) + text for window in cut]
+            groups = token_batches(lengths, options.tokens_per_batch)
+            self.windows += [[cut[i] for i in groups[g]] for g in generator.permutation(len(groups))]
+            self.tokens += sum(lengths)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        examples = [recommendation_example(self.frame, self.vocabulary, window) for window in self.windows[index]]
+        return training_batch(examples, self.pad)
+
+
+class CodeTrainer(Trainer):
+    """Transformers' Trainer with the itemic loss, two learning rates, and checkpoints of what learns alone."""
+
+    def __init__(self, *args, vocabulary, options: RecommendationOptions, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.code_tokens, self.options = vocabulary.code_tokens, options
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the itemic cross-entropy of a planned batch."""
+        loss = code_loss(model, inputs, self.code_tokens, self.options.dropout)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"stage recommendation, step {self.state.global_step}: the loss is {loss.item()}; the last good "
+                f"checkpoint is kept; lower recommendation.learning_rate and run again"
+            )
+        return (loss, None) if return_outputs else loss
+
+    def create_optimizer(self, model=None):
+        """AdamW; no decay on vectors (norms) and itemic rows, which also have a learning rate of their own."""
+        if self.optimizer is None:
+            named = trainable(self.model)
+            rows = [value for name, value in named.items() if name.endswith(".rows")]
+            flat = [value for name, value in named.items() if value.ndim < 2]
+            rest = [value for name, value in named.items() if value.ndim >= 2 and not name.endswith(".rows")]
+            options = self.options
+            self.optimizer = torch.optim.AdamW(
+                [
+                    {"params": rest, "lr": options.learning_rate, "weight_decay": options.weight_decay},
+                    {"params": flat, "lr": options.learning_rate, "weight_decay": 0.0},
+                    {"params": rows, "lr": options.row_learning_rate, "weight_decay": 0.0},
+                ],
+                betas=(0.9, 0.98),
+                fused=True,
+            )
+        return self.optimizer
+
+    def _save(self, output_dir=None, state_dict=None):
+        save_tensors(Path(output_dir) / "weights.safetensors", trainable(self.model))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        load_weights(self.model, load_tensors(Path(resume_from_checkpoint) / "weights.safetensors"))
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            (folder / COMPLETE).touch()
+        finally:
+            if not (folder / COMPLETE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the latest whole checkpoint of a stage folder, or None."""
+    whole = [path.parent for path in (folder / "checkpoints").glob(f"checkpoint-*/{COMPLETE}")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def arguments(options: RecommendationOptions, context: Context, folder: Path, steps: int) -> TrainingArguments:
+    """Translate our options into transformers' (one planned batch is one step, all epochs are one pass)."""
+    config = context.model.config
+    dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
+    every = max(1, steps // (options.checkpoints + 1)) if options.checkpoints else steps
+    return TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        per_device_train_batch_size=1,
+        max_steps=steps,
+        train_sampling_strategy="sequential",
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=int(options.warmup * steps),
+        max_grad_norm=options.max_grad_norm,
+        bf16=dtype == torch.bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps" if options.checkpoints else "no",
+        save_steps=every,
+        save_total_limit=1,
+        logging_steps=max(1, steps // 50),
+        logging_nan_inf_filter=False,
+        disable_tqdm=not context.show_progress,
+        report_to="none",
+        seed=context.seed,
+        data_seed=context.seed,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+class BestWeights(TrainerCallback):
+    """Validates at planned steps by full ranking, and keeps the weights that scored best."""
+
+    def __init__(self, context: Context, options: RecommendationOptions, folder: Path, steps: int):
+        self.context, self.options, self.folder = context, options, folder
+        self.when = {round(steps * (i + 1) / options.validations) for i in range(options.validations)}
+        self.trainer: CodeTrainer | None = None
+        self.path = folder / "validation.json"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Validation score by step, so far."""
+        return read_json(self.path) if self.path.is_file() else {}
+
+    @property
+    def score(self) -> float:
+        """Best validation score so far."""
+        return max(self.scores.values(), default=float("-inf"))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Validate, and keep the weights if they are the best."""
+        if state.global_step not in self.when:
+            return
+        model = self.context.model
+        model.eval()
+        found = self.context.validate(self.options.valid_users)
+        model.train()
+        self.context.scalar("recommendation/valid", found, state.global_step)
+        log.info("stage recommendation, step %d of %d: validation %.4f", state.global_step, state.max_steps, found)
+        earlier = {step: score for step, score in self.scores.items() if int(step) < state.global_step}
+        if found > max(earlier.values(), default=float("-inf")):
+            save_tensors(self.folder / "best.safetensors", trainable(model))
+        write_json(self.path, {**earlier, str(state.global_step): found})
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Pass the loss on to TensorBoard."""
+        if logs and "loss" in logs:
+            self.context.scalar("recommendation/loss", logs["loss"], state.global_step)
+
+    def curve(self, history: list[dict]) -> list[dict[str, float]]:
+        """Loss and validation by step, for the report."""
+        rows = [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
+        return [*rows, *({"step": int(step), "valid": score} for step, score in self.scores.items())]

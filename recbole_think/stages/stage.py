@@ -1,0 +1,125 @@
+"""The shape of a stage, and the order of stages: finished ones are skipped, the first unfinished one runs.
+
+A stage owns ``<run folder>/<name>/``: ``weights.safetensors`` (what it trained), ``facts.json`` (written last, so its
+presence means finished) and ``log.json`` (its curve). Knows nothing of what a stage does inside.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from recbole_think.artifacts import digest, load_tensors, read_json, require_same, save_tensors, write_json
+from recbole_think.corpus.histories import Histories
+from recbole_think.itemic.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Context:
+    """What every stage is given."""
+
+    folder: Path  # the run folder
+    model: Any  # the language model being taught, a Hugging Face causal LM with itemic rows
+    vocabulary: Vocabulary
+    histories: Histories  # training histories
+    validate: Callable[[int], float]  # number of users (0 = all) -> valid_metric, bigger is better
+    seed: int
+    facts: dict[str, Any]  # what the weights depend on besides the stage's own options
+    scalar: Callable[[str, float, int], None]  # name, value, step -> TensorBoard
+    show_progress: bool = True
+
+
+@dataclass
+class Outcome:
+    """What a stage reports."""
+
+    loss: float
+    tokens: int  # real (unpadded) tokens read in training
+    steps: int
+    best_score: float
+    curve: list[dict[str, float]]
+
+
+class Stage(Protocol):
+    """One step of the training recipe."""
+
+    name: str
+    options: Any
+
+    def run(self, context: Context) -> Outcome:
+        """Train ``context.model`` in place, ending with the weights validation chose."""
+
+
+def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]]:
+    """Run the stages in order; each builds on the weights of the one before.
+
+    Returns:
+        One row per stage: name, seconds, tokens, loss, best validation score, and whether it was skipped as finished.
+    """
+    rows, parent = [], digest(context.facts)
+    for stage in stages:
+        wanted = {"stage": stage.name, "options": asdict(stage.options), "parent": parent, **context.facts}
+        folder = context.folder / stage.name
+        row = _finished(folder, wanted, context.model)
+        if row is None:
+            log.info("stage %s: begins", stage.name)
+            start = time.perf_counter()
+            outcome = stage.run(context)
+            row = _keep(folder, wanted, context.model, outcome, time.perf_counter() - start)
+        else:
+            log.info("stage %s: finished before, weights loaded", stage.name)
+        rows.append(row)
+        parent = row["digest"]
+    return rows
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters that learn, by name; tied ones once."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Put saved parameters back, in place, and freeze nothing."""
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in tensors.items():
+            own[name].copy_(value)
+
+
+def _finished(folder: Path, wanted: dict[str, Any], model) -> dict[str, Any] | None:
+    """Load the weights of a stage that finished with the same facts, and return its row."""
+    if not (folder / "facts.json").is_file():
+        return None
+    facts = read_json(folder / "facts.json")
+    require_same(facts["made_from"], read_normal(wanted), folder)
+    load_weights(model, load_tensors(folder / "weights.safetensors"))
+    return {**facts["row"], "skipped": True}
+
+
+def _keep(folder: Path, wanted: dict[str, Any], model, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    save_tensors(folder / "weights.safetensors", trainable(model))
+    row = {
+        "stage": wanted["stage"],
+        "seconds": round(seconds, 1),
+        "tokens": outcome.tokens,
+        "steps": outcome.steps,
+        "loss": outcome.loss,
+        "best_score": outcome.best_score,
+        "digest": digest({**wanted, "loss": outcome.loss}),
+    }
+    write_json(folder / "log.json", {"curve": outcome.curve})
+    write_json(folder / "facts.json", {"made_from": read_normal(wanted), "row": row})
+    return row
+
+
+def read_normal(content: dict[str, Any]) -> dict[str, Any]:
+    """Return content as it would come back from JSON (tuples become lists), to compare with what was read."""
+    import json
+
+    return json.loads(json.dumps(content, default=str))
