@@ -25,7 +25,9 @@ def disk_guard(path: Path):
     try:
         yield
     except (OSError, RuntimeError) as why:
-        full = getattr(why, "errno", None) in DISK_FULL or "No space left" in str(why) or "file write failed" in str(why)
+        full = (
+            getattr(why, "errno", None) in DISK_FULL or "No space left" in str(why) or "file write failed" in str(why)
+        )
         if not full:
             raise
         raise InputError(
@@ -54,8 +56,16 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON, whole or not at all."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8") and None)
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text, whole or not at all."""
+
+    def fill(draft: Path) -> None:
+        draft.write_text(text, encoding="utf-8")
+
+    write_whole(path, fill)
 
 
 def read_json(path: Path) -> dict[str, Any]:

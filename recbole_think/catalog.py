@@ -46,7 +46,10 @@ CATALOG = {
 
 def recbole_names() -> list[str]:
     """Names of the other models RecBole ships, read from its property files without importing it."""
-    folder = Path(find_spec("recbole").origin).parent / "properties" / "model"
+    spec = find_spec("recbole")
+    if spec is None or spec.origin is None:
+        raise InputError("RecBole is not installed: pip install recbole==1.2.1")
+    folder = Path(spec.origin).parent / "properties" / "model"
     return sorted({path.stem for path in folder.glob("*.yaml")} - set(CATALOG))
 
 

@@ -3,7 +3,7 @@
 Metric definitions stay RecBole's; this file repairs what feeds them (docs/fairness.md lists each repair).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from recbole.evaluator import Collector
 from recbole.evaluator.register import metrics_dict
 
 from recbole_think.corpus.histories import Histories
+
+SAMPLES = 5  # users whose lists are kept to be looked at
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Scores:
     users: np.ndarray  # int64 [U], RecBole ids
     ranks: np.ndarray  # int32 [U], rank of the best hit, 0 = not within max(topk)
     illegal_rate: float | None = None  # share of generated answers that are no item; None for score models
+    lists: list[list[int]] = field(default_factory=list)  # item ids, best first, of the first few users
 
 
 class ThinkCollector(Collector):
@@ -37,6 +40,7 @@ class ThinkCollector(Collector):
         self.mask: Histories | None = None
         self.users: list[np.ndarray] = []
         self.hits: list[torch.Tensor] = []
+        self.lists: list[list[int]] = []
 
     def eval_batch_collect(self, scores_tensor, interaction, positive_u, positive_i):
         """Mask, collect as RecBole does, and remember which list positions were hits."""
@@ -46,11 +50,12 @@ class ThinkCollector(Collector):
             scores_tensor[torch.from_numpy(rows), torch.from_numpy(items)] = -torch.inf
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
         if self.register.need("rec.topk"):
-            best = torch.topk(scores_tensor, max(self.topk), dim=-1).values
+            best, items = torch.topk(scores_tensor, max(self.topk), dim=-1)
             rows_of_batch = self.data_struct["rec.topk"][-len(scores_tensor) :]  # a view: [B, max_k + 1]
             rows_of_batch[:, :-1][torch.isneginf(best)] = 0
             self.users.append(users)
             self.hits.append(rows_of_batch.cpu())
+            self.lists += items[: max(0, SAMPLES - len(self.lists))].tolist()
 
     def get_data_struct(self):
         """Return the collected tensors and the plain facts side by side."""
@@ -70,7 +75,7 @@ class ThinkCollector(Collector):
 
     def forget(self) -> None:
         """Drop what evaluations during training left behind."""
-        self.users, self.hits = [], []
+        self.users, self.hits, self.lists = [], [], []
 
 
 def set_mask(trainer, mask: Histories | None) -> None:
@@ -101,10 +106,11 @@ def evaluate(trainer, loader, mask: Histories | None, show_progress: bool = Fals
     set_mask(trainer, mask)
     trainer.eval_collector.forget()
     metrics = trainer.evaluate(loader, load_best_model=False, show_progress=show_progress)
+    lists = trainer.eval_collector.lists
     users, hits = trainer.eval_collector.take()
     metrics = {name: float(value) for name, value in metrics.items()}
     illegal = trainer.model.take_illegal_rate() if hasattr(trainer.model, "take_illegal_rate") else None
-    return Scores(metrics, standard_errors(trainer.config, hits), users, first_hits(hits), illegal)
+    return Scores(metrics, standard_errors(trainer.config, hits), users, first_hits(hits), illegal, lists)
 
 
 def first_hits(hits: np.ndarray) -> np.ndarray:

@@ -16,11 +16,20 @@ from typing import Any
 
 import yaml
 
-from recbole_think.artifacts import digest, read_json, write_json, write_whole
+from recbole_think.artifacts import digest, disk_guard, read_json, write_json, write_text
 from recbole_think.errors import InputError
 
 # what may differ between two starts of the same experiment
-NOT_IDENTITY = {"run_folder", "cache_dir", "show_progress", "gpu_id", "device", "state", "config_files", "checkpoint_dir"}
+NOT_IDENTITY = {
+    "run_folder",
+    "cache_dir",
+    "show_progress",
+    "gpu_id",
+    "device",
+    "state",
+    "config_files",
+    "checkpoint_dir",
+}
 ANSI = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 log = logging.getLogger(__name__)
 
@@ -52,21 +61,34 @@ def opened(folder: Path, settings: Mapping[str, Any], restart: bool = False) -> 
     Raises:
         InputError: another process is at work there, or the folder belongs to another configuration.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    fresh = not folder.exists()
+    with disk_guard(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as why:
-            raise InputError(f"another process is working in {folder}; wait for it, or use another --run_folder") from why
+            raise InputError(
+                f"another process is working in {folder}; wait for it, or use another --run_folder"
+            ) from why
         if restart:
             _empty(folder)
         _claim(folder, identity(settings))
-        with contextlib.chdir(folder), _logging_to(folder / "run.log"):
-            yield folder
+        try:
+            with contextlib.chdir(folder), _logging_to(folder / "run.log"):
+                yield folder
+        except InputError:
+            if fresh and not any(folder.glob("*/facts.json")):
+                shutil.rmtree(folder)  # the input was wrong before anything was worth keeping
+            raise
 
 
 def _empty(folder: Path) -> None:
-    if any(folder.iterdir()) and not (folder / "config.json").is_file() and {p.name for p in folder.iterdir()} != {".lock"}:
+    if (
+        any(folder.iterdir())
+        and not (folder / "config.json").is_file()
+        and {p.name for p in folder.iterdir()} != {".lock"}
+    ):
         raise InputError(f"--restart: {folder} is not a run folder (no config.json); refusing to empty it")
     for path in folder.iterdir():
         if path.name != ".lock":
@@ -86,8 +108,7 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
                 )
         return
     write_json(path, wanted)
-    text = yaml.safe_dump(wanted, sort_keys=True, allow_unicode=True)
-    write_whole(folder / "config.yaml", lambda draft: draft.write_text(text, encoding="utf-8") and None)
+    write_text(folder / "config.yaml", yaml.safe_dump(wanted, sort_keys=True, allow_unicode=True))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Training is the trainer's business. B users, n items without padding, K beams.
 
 import logging
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class OneRecThink(SequentialRecommender):
     """Generative recommender: a language model that names the next item by its itemic tokens (arXiv 2510.11639)."""
 
     input_type = InputType.POINTWISE  # RecBole asks for a loss_type otherwise
-    UNREAD_KEYS = {
+    UNREAD_KEYS: ClassVar = {
         "epochs": "set recommendation.epochs",
         "learning_rate": "set recommendation.learning_rate",
         "train_batch_size": "set recommendation.tokens_per_batch",

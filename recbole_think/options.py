@@ -34,10 +34,15 @@ def read_options(cls: type[Options], given: Mapping[str, Any] | None, where: str
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:
-    if isinstance(default, bool) != isinstance(value, bool) and isinstance(default, bool | int | float):
-        raise InputError(f"{name} must be {type(default).__name__}, got {value!r}")
-    if isinstance(default, int | float | str) and not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
-        raise InputError(f"{name} must be {type(default).__name__}, got {value!r}")
+    """Refuse a value of another type than the default's; whole numbers may stand for fractions, lists for tuples."""
+    accepted: tuple[type, ...] = (type(default),)
+    if isinstance(default, float):
+        accepted = (int, float)
+    elif isinstance(default, tuple):
+        accepted = (list, tuple)
+    wrong_bool = isinstance(value, bool) and not isinstance(default, bool)
+    if wrong_bool or not isinstance(value, accepted):
+        raise InputError(f"{name} must be {'a list' if list in accepted else type(default).__name__}, got {value!r}")
 
 
 def check(condition: bool, message: str) -> None:

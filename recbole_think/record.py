@@ -3,14 +3,19 @@
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
 from recbole_think.artifacts import versions, write_json, write_whole
+from recbole_think.corpus.histories import targets
+from recbole_think.corpus.items import read_items
+from recbole_think.folder import NOT_IDENTITY
+
+NOT_COMMAND = NOT_IDENTITY | {"model", "dataset", "data_path"}  # a path of one machine is no use to another
 
 
 class Clock:
@@ -34,7 +39,12 @@ def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> No
     """Write ``ranks.tsv``, ``facts.json`` and, last, ``metrics.json`` (whose presence means: finished)."""
     test = scores["test"]
     _write_ranks(folder / "ranks.tsv", data, scores)
-    common = {"data_fingerprint": data.fingerprint, "versions": versions(), "commit": clock.commit, "seed": config["seed"]}
+    common = {
+        "data_fingerprint": data.fingerprint,
+        "versions": versions(),
+        "commit": clock.commit,
+        "seed": config["seed"],
+    }
     write_json(folder / "facts.json", {**common, "parents": getattr(trainer, "parents", {})})
     write_json(
         folder / "metrics.json",
@@ -57,6 +67,8 @@ def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> No
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
             "train_tokens": getattr(trainer, "train_tokens", None),
             "health": getattr(trainer.model, "health", None),
+            "command": command(config),
+            "samples": samples(config, data, test),
             **common,
             "hardware": hardware(),
             "finished": time.strftime("%Y-%m-%d %H:%M:%S%z"),
@@ -85,6 +97,44 @@ def read_ranks(path: Path) -> dict[str, tuple[int, int]]:
         next(file)
         rows = (line.rstrip("\n").split("\t") for line in file)
         return {user: (int(rank), int(other)) for user, rank, other in rows}
+
+
+def command(config) -> str:
+    """Return the command that makes this run again."""
+    given = _flat({key: value for key, value in config.external_config_dict.items() if key not in NOT_COMMAND})
+    words = [f"--{key}={_word(value)}" for key, value in given.items()]
+    return " ".join(
+        ["python run_recbole_think.py", f"--model={config['model']}", f"--dataset={config['dataset']}", *words]
+    )
+
+
+def _flat(block: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in block.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value})
+    return flat
+
+
+def _word(value: Any) -> str:
+    return shlex.quote("~" if value is None else str(value))
+
+
+def samples(config, data, scores) -> list[dict[str, Any]]:
+    """Return the first test users: latest history, first recommendations and target, as titles where there are any."""
+    dataset = data.test.dataset
+    names, users = dataset.field2id_token[dataset.iid_field], dataset.field2id_token[dataset.uid_field]
+    path = Path(config["data_path"]) / f"{config['dataset']}.item"
+    titles = [None, *(item.title for item in read_items(path, dataset.iid_field, list(names[1:]), lenient=True)[0])]
+    target_of = dict(zip(*(part.tolist() for part in targets(dataset)), strict=True))
+    return [
+        {
+            "user": str(users[user]),
+            "history": [titles[item] for item in data.until_test.of(user)[-5:]],
+            "recommended": [titles[item] for item in items[:5]],
+            "target": titles[target_of[user]],
+        }
+        for user, items in zip(scores.users.tolist(), scores.lists, strict=False)
+    ]
 
 
 def commit() -> str:

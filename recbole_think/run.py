@@ -5,8 +5,6 @@ imports ray, and cannot reload its checkpoints on torch >= 2.6) without touching
 """
 
 import logging
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,8 @@ import yaml
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
-from recbole_think import catalog, folder, record
-from recbole_think.artifacts import read_json, write_json
+from recbole_think import catalog, folder, leaderboard, record
+from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
 from recbole_think.corpus.files import require_dataset
 from recbole_think.corpus.histories import Histories, fingerprint, repeated_share, targets, training_histories
@@ -26,6 +24,7 @@ from recbole_think.errors import InputError
 from recbole_think.evaluation import Scores, ThinkCollector, evaluate, release_own_mask, set_mask
 
 log = logging.getLogger(__name__)
+POPULARITY = "Pop"  # the row every run is shown beside
 
 
 @dataclass
@@ -63,7 +62,7 @@ def run(
 
     Returns:
         RecBole's keys (``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``), then
-        ``run_folder`` and ``metrics`` (the content of ``metrics.json``).
+        ``run_folder``, ``metrics`` (the content of ``metrics.json``) and ``popularity`` (the same of a live Pop row).
 
     Raises:
         InputError: something asked for cannot be done.
@@ -79,6 +78,7 @@ def run(
         else:
             log.info("already finished; reading %s (--restart runs it again)", chosen / "metrics.json")
         metrics = read_json(Path("metrics.json"))
+        popularity = None if model == POPULARITY else _popularity(config, chosen)
     return {
         "best_valid_score": metrics["valid"][config["valid_metric"].lower()],
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -86,7 +86,14 @@ def run(
         "test_result": metrics["test"],
         "run_folder": str(chosen),
         "metrics": metrics,
+        "popularity": popularity,
     }
+
+
+def _popularity(config: ThinkConfig, chosen: Path) -> dict[str, Any]:
+    """Metrics of the popularity row on the same split and masking, kept in ``<run folder>/pop``."""
+    settings = {**leaderboard.shared_settings(config), "run_folder": str(chosen / "pop"), "show_progress": False}
+    return run(POPULARITY, config["dataset"], config_dict=settings)["metrics"]
 
 
 def require_inputs(config: ThinkConfig) -> None:

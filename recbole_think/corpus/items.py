@@ -48,13 +48,14 @@ def neutralise(text: str) -> str:
     return " ".join(calm.split())
 
 
-def read_items(path: Path, id_field: str, raw_ids: Sequence[str]) -> tuple[list[ItemText], int]:
+def read_items(path: Path, id_field: str, raw_ids: Sequence[str], lenient: bool = False) -> tuple[list[ItemText], int]:
     """Read the text of every item RecBole knows.
 
     Args:
         path: the ``.item`` file; all its token and token_seq columns are text.
         id_field: name of the id column.
         raw_ids: raw id per RecBole item, padding left out.
+        lenient: call items by their raw id where the file is missing or says nothing (to show lists of any model).
 
     Returns:
         One ItemText per raw id, in that order, and how many had no text and carry their raw id instead.
@@ -62,12 +63,14 @@ def read_items(path: Path, id_field: str, raw_ids: Sequence[str]) -> tuple[list[
     Raises:
         InputError: no file, a malformed line, an id listed twice, or over 20 % of the items without text.
     """
+    if lenient and not path.is_file():
+        return [ItemText(neutralise(str(raw))) for raw in raw_ids], len(raw_ids)
     if not path.is_file():
         raise InputError(f"{path} does not exist: OneRecThink reads item titles from it (id, title, anything else)")
     rows = read_rows(path, id_field)
     items = [_item_text(rows.get(raw, {}), raw) for raw in raw_ids]
     without = sum(1 for raw in raw_ids if not any(rows.get(raw, {}).values()))
-    if without > MOST_WITHOUT_TEXT * len(raw_ids):
+    if not lenient and without > MOST_WITHOUT_TEXT * len(raw_ids):
         raise InputError(
             f"{path}: {without} of {len(raw_ids)} items have no text (at most 20 % may); "
             f"are the ids in column {id_field!r} those of the .inter file (such as {raw_ids[0]!r})?"
@@ -76,7 +79,13 @@ def read_items(path: Path, id_field: str, raw_ids: Sequence[str]) -> tuple[list[
 
 
 def read_rows(path: Path, id_field: str) -> dict[str, dict[str, str]]:
-    """Map raw id -> {column: text} for the text columns of the file."""
+    """Map raw id -> {column: text} for the text columns of an ``.item`` file, read literally.
+
+    Raises:
+        InputError: no file, no id column, a line with another number of cells, or an id listed twice.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: OneRecThink reads item titles from it (id, title, anything else)")
     columns = header(path)
     if id_field not in columns:
         raise InputError(f"{path} has no id column {id_field!r} (it has: {', '.join(columns)})")
@@ -99,7 +108,9 @@ def read_rows(path: Path, id_field: str) -> dict[str, dict[str, str]]:
         raw = row.pop(id_field)
         if raw in rows:
             raise InputError(f"{path}, line {number}: item id {raw!r} is listed twice; keep one line per item")
-        rows[raw] = {name: row[name] for name, kind in zip(names, kinds, strict=True) if name in row and "token" in kind}
+        rows[raw] = {
+            name: row[name] for name, kind in zip(names, kinds, strict=True) if name in row and "token" in kind
+        }
     return rows
 
 

@@ -8,6 +8,7 @@ B users, T prompt tokens, K beams, S codes of a level, C largest number of child
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,8 +87,9 @@ class _Walk:
     def __init__(self, model, input_ids: Tensor, attention_mask: Tensor):
         self.decoder, self.device = model.get_decoder(), next(model.parameters()).device
         self.input_ids, self.mask = input_ids.to(self.device), attention_mask.to(self.device).bool()
-        self.cache = None
-        self.seen: Tensor | None = None  # bool [B, K, positions]: what each live beam may look at
+        self.cache: Any = None
+        self.seen = self.mask.unsqueeze(1)  # bool [B, K, positions]: what each live beam may look at
+        self.next_position = self.mask.sum(1, keepdim=True)  # [B, 1]
 
     def prefill(self) -> Tensor:
         """Read the prompts; return the hidden state after each: [B, 1, d]."""
@@ -95,8 +97,7 @@ class _Walk:
         out = self.decoder(
             input_ids=self.input_ids, attention_mask=self.mask.long(), position_ids=positions, use_cache=True
         )
-        self.cache, self.seen = out.past_key_values, self.mask.unsqueeze(1)
-        self.next_position = self.mask.sum(1, keepdim=True)  # [B, 1]
+        self.cache = out.past_key_values
         return out.last_hidden_state[:, -1:]
 
     def step(self, tokens: Tensor, parent: Tensor) -> Tensor:
@@ -108,13 +109,19 @@ class _Walk:
         self.seen = torch.cat([inherited, itself], dim=2)  # [B, K, positions]
         out = self.decoder(
             input_ids=tokens,
-            attention_mask=self.seen.unsqueeze(1),  # a bool 4-D mask is used as it is
+            attention_mask=_additive(self.seen),
             position_ids=self.next_position.expand(-1, beams),
             past_key_values=self.cache,
             use_cache=True,
         )
         self.next_position = self.next_position + 1
         return out.last_hidden_state
+
+
+def _additive(seen: Tensor) -> Tensor:
+    """Mask [B, K, positions] as numbers to add, [B, 1, K, positions]: every attention kind reads this form alike."""
+    mask = torch.zeros(seen.shape, device=seen.device)
+    return mask.masked_fill(~seen, torch.finfo(mask.dtype).min).unsqueeze(1)
 
 
 def _child_scores(model, hidden: Tensor, tokens: Tensor, code: Tensor, legal: Tensor, normalize: str) -> Tensor:

@@ -47,7 +47,9 @@ class SidTrie:
         if len(self.codes[-1]) != self.n:
             doubled = self.starts[-1][:-1][self.starts[-1].diff() > 1][0]
             pair = order[doubled : doubled + 2].tolist()
-            raise InputError(f"items {pair[0] + 1} and {pair[1] + 1} have the same codes; set itemic.collisions=reassign")
+            raise InputError(
+                f"items {pair[0] + 1} and {pair[1] + 1} have the same codes; set itemic.collisions=reassign"
+            )
 
     def widest(self, level: int) -> int:
         """Largest number of children of a node on ``level``."""
@@ -70,7 +72,7 @@ class SidTrie:
         return torch.where(exists, child, begin), exists
 
     def free_before(self, item_mask: Tensor) -> Tensor:
-        """Count the items that may be named before each sorted place: bool [B, n] (True = may not) -> int32 [B, n + 1]."""
+        """Count the items that may be named before each sorted place: bool [B, n] -> int32 [B, n + 1]."""
         free = ~item_mask[:, self.items]
         return torch.nn.functional.pad(free.cumsum(1, dtype=torch.int32), (1, 0))
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,6 +48,9 @@ def load_backbone(
         model, tokenizer = _from_source(str(source))
     _require_sound(model, tokenizer, options.name)
     cut_layers(model, options.layers)
+    if not torch.cuda.is_available():
+        # on a CPU two plain products beat the fused kernel at our lengths, its backward by a factor of four
+        model.set_attn_implementation("eager")
     model.generation_config = GenerationConfig(
         do_sample=False, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
     )
@@ -65,7 +69,7 @@ def _from_source(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     return model, tokenizer
 
 
-def _require_sound(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def _require_sound(model: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < len(tokenizer):
         raise InputError(
@@ -73,7 +77,9 @@ def _require_sound(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n
             f"resize and save it first (model.resize_token_embeddings), or use its own tokenizer"
         )
     if not tokenizer.chat_template:
-        raise InputError(f"backbone {name!r} has no chat template; use an instruct model, or set tokenizer.chat_template")
+        raise InputError(
+            f"backbone {name!r} has no chat template; use an instruct model, or set tokenizer.chat_template"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
 
@@ -120,11 +126,11 @@ def _convert(package: Path, folder: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     try:
         tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=SMOLLM2_FILE)
-        loaded = AutoModelForCausalLM.from_pretrained(package, gguf_file=SMOLLM2_FILE, dtype=torch.float32)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(package, gguf_file=SMOLLM2_FILE, dtype=torch.float32)
         config = loaded.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # save_pretrained refuses while it is set
-        model = LlamaForCausalLM(config)
+        model: Any = LlamaForCausalLM(config)
         model.load_state_dict(loaded.state_dict())
         model.tie_weights()
         with disk_guard(folder):

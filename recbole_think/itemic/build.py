@@ -10,7 +10,7 @@ from recbole_think.corpus.histories import Histories
 from recbole_think.corpus.items import ItemText
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.embed import collaborative_vectors, file_vectors, joined, text_vectors
-from recbole_think.itemic.options import ItemicOptions
+from recbole_think.itemic.options import ItemicOptions, shape
 from recbole_think.itemic.quantize import residual_kmeans, resolved
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,12 @@ def build_codes(
         The codes, and the table before collisions were treated (int64 [n, levels]).
     """
     vectors = item_vectors(options, items, histories, cache, seed)
-    quantizer = residual_kmeans(vectors, options.levels, options.size, seed)
+    levels, size = shape(options, len(items))
+    quantizer = residual_kmeans(vectors, levels, size, seed)
     raw = quantizer.nearest(vectors)
     table = resolved(raw, vectors, quantizer, options.collisions)
-    extra = tuple(int(table[:, level].max()) + 1 for level in range(options.levels, table.shape[1]))
-    return Codes(table, (options.size,) * options.levels + extra), raw
+    extra = tuple(int(table[:, level].max()) + 1 for level in range(levels, table.shape[1]))
+    return Codes(table, (size,) * levels + extra), raw
 
 
 def item_vectors(options: ItemicOptions, items, histories: Histories, cache: Path, seed: int) -> np.ndarray:

@@ -11,20 +11,20 @@ COLLISIONS = ("reassign", "keep", "extra_level")
 class ItemicOptions:
     """How items become codes (YAML block ``itemic:``)."""
 
-    levels: int = 3
-    size: int = 64  # codes per level
+    levels: int = 0  # codes per item; 0 = by the size of the catalogue (see ``shape``)
+    size: int = 0  # codes per level; 0 = likewise
     encoder: str = "packaged"  # sentence encoder: packaged weights, a folder, or any sentence-transformers name
     text_weight: float = 1.0
-    collaborative_weight: float = 1.0  # weight of co-occurrence vectors of the training histories; 0 = text alone
+    collaborative_weight: float = 3.0  # weight of co-occurrence vectors of the training histories; 0 = text alone
     collaborative_size: int = 64
-    collaborative_window: int = 5  # two items co-occur when at most this far apart in a history
+    collaborative_window: int = 2  # two items co-occur when at most this far apart in a history
     vector_files: tuple = ()  # further .npy files, float [n_items, d], rows in the order of the .item file
     vector_weights: tuple = ()  # one weight per file; empty = all 1
     collisions: str = "reassign"
 
     def __post_init__(self):
-        check(1 <= self.levels <= 26, f"itemic.levels must be 1 to 26, got {self.levels}")
-        check(self.size >= 2, f"itemic.size must be at least 2, got {self.size}")
+        check(0 <= self.levels <= 26, f"itemic.levels must be 0 (automatic) to 26, got {self.levels}")
+        check(self.size == 0 or self.size >= 2, f"itemic.size must be 0 (automatic) or at least 2, got {self.size}")
         check(self.collisions in COLLISIONS, f"itemic.collisions must be one of {COLLISIONS}, got {self.collisions!r}")
         weights = (self.text_weight, self.collaborative_weight, *self.vector_weights)
         check(min(weights) >= 0, f"itemic weights must not be negative, got {weights}")
@@ -36,12 +36,24 @@ class ItemicOptions:
         check(sum(weights) + len(self.vector_files) > 0, "itemic: every weight is 0, nothing to make codes from")
 
 
+def shape(options: ItemicOptions, n: int) -> tuple[int, int]:
+    """Return (levels, size) for a catalogue of ``n`` items, filling in what is left automatic.
+
+    Automatic means twice as many codes as items at least: two levels of up to 64 codes for small catalogues (short
+    sequences learn faster), else 256 codes on three levels, or four as in the paper from eight million items on.
+    """
+    small = next((2**bits for bits in range(1, 7) if 4**bits >= 2 * n), None)
+    levels = options.levels or (2 if small else 3 if 2 * n <= 256**3 else 4)
+    size = options.size or (small if small and levels >= 2 else 256)
+    return levels, size
+
+
 @dataclass(frozen=True)
 class BackboneOptions:
     """Which language model is taught (YAML block ``backbone:``)."""
 
     name: str = "smollm2-135m"  # packaged weights; or tiny, a local folder, a hub name
-    layers: int = 0  # keep the first N layers; 0 = all
+    layers: int = 2  # keep the first N layers; 0 = all
 
     def __post_init__(self):
         check(self.layers >= 0, f"backbone.layers must be 0 (all) or more, got {self.layers}")

@@ -81,7 +81,9 @@ def resolved(codes: np.ndarray, vectors: np.ndarray, quantizer: Quantizer, how: 
         return _with_counter(codes)
     room = np.prod([float(len(centres)) for centres in quantizer.centres])
     if room < len(codes):
-        raise InputError(f"{len(codes)} items cannot have distinct codes among {room:.0f}; raise itemic.levels or itemic.size")
+        raise InputError(
+            f"{len(codes)} items cannot have distinct codes among {room:.0f}; raise itemic.levels or itemic.size"
+        )
     return _reassigned(codes, vectors, quantizer)
 
 

@@ -8,12 +8,13 @@ state and room in a checkpoint, and a softmax over codes never touches 49,152 wo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AddedToken, PreTrainedTokenizerBase
 
 from recbole_think.corpus.items import neutralise
 from recbole_think.errors import InputError
@@ -56,7 +57,9 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codes: Codes) -> Vocabu
     flat = [name for level in names for name in level]
     known = sorted(set(flat) & set(tokenizer.get_vocab()))
     if known:
-        raise InputError(f"the backbone's tokenizer already has the token {known[0]!r}; use a backbone without itemic tokens")
+        raise InputError(
+            f"the backbone's tokenizer already has the token {known[0]!r}; use a backbone without itemic tokens"
+        )
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in flat], special_tokens=True)
     starts = np.concatenate([[0], np.cumsum(codes.sizes)[:-1]]) + first
     code_tokens = [torch.arange(start, start + size) for start, size in zip(starts.tolist(), codes.sizes, strict=True)]
@@ -95,11 +98,13 @@ class CodeHead(nn.Module):
         return torch.cat([words, functional.linear(hidden, self.rows.to(hidden.dtype))], dim=-1)
 
     def code_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Logits of some itemic tokens: [..., d] -> float32 [..., len(tokens)]."""
-        return functional.linear(hidden.float(), self.rows[tokens.to(self.rows.device) - self.first].float())
+        """Logits of some itemic tokens: [..., d] -> float32 [..., len(tokens)], whatever the precision around it."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            rows = self.rows[tokens.to(self.rows.device) - self.first]
+            return functional.linear(hidden.float(), rows.float())
 
 
-def teach_vocabulary(model: PreTrainedModel, vocabulary: Vocabulary, codes: Codes, texts: Sequence[str]) -> None:
+def teach_vocabulary(model: Any, vocabulary: Vocabulary, codes: Codes, texts: Sequence[str]) -> None:
     """Give ``model`` input and output rows for the itemic tokens, in place, each started from the text it stands for.
 
     Args:
@@ -108,7 +113,7 @@ def teach_vocabulary(model: PreTrainedModel, vocabulary: Vocabulary, codes: Code
         codes: the code table.
         texts: one text per item.
     """
-    base = model.get_input_embeddings()
+    base: Any = model.get_input_embeddings()
     rows = starting_rows(base.weight.detach()[: vocabulary.first], vocabulary, codes, texts)
     tied = bool(model.config.tie_word_embeddings)
     embedding = CodeRows(base, rows, vocabulary.first)

@@ -31,23 +31,62 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return [*batches, current] if current else batches
 
 
-def training_batch(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:
-    """Right-pad examples.
+def packed_rows(lengths: Sequence[int], shared: int, longest: int) -> list[list[int]]:
+    """Put examples into rows, in the given order: a row holds the shared prefix once and whole bodies after it.
+
+    Args:
+        lengths: tokens of every example, prefix included.
+        shared: tokens of the prefix all examples begin with.
+        longest: most tokens of a row; a longer example has a row of its own.
+    """
+    rows: list[list[int]] = []
+    used = longest + 1
+    for index, length in enumerate(lengths):
+        body = length - shared
+        if used + body > longest:
+            rows.append([])
+            used = shared
+        rows[-1].append(index)
+        used += body
+    return rows
+
+
+def packed_batch(rows: Sequence[Sequence[Example]], shared: int, pad: int) -> dict[str, Tensor]:
+    """Lay out rows of packed examples: the shared prefix is read once per row, and no example sees another.
+
+    Args:
+        rows: examples of each row; all begin with the same ``shared`` tokens, of which none is supervised.
+        shared: length of that prefix.
+        pad: token id to fill rows up with.
 
     Returns:
-        input_ids, attention_mask, labels, each int64 [B, T]; labels are ``IGNORED`` where nothing is supervised.
+        input_ids, position_ids, labels int64 [B, T] (labels are ``IGNORED`` where nothing is supervised, and stand at
+        the position that predicts them, since the token before an example's body is not always its predecessor), and
+        attention_mask float32 [B, 1, T, T], numbers to add.
     """
-    longest = max(len(example.input_ids) for example in examples)
-    shape = (len(examples), longest)
-    ids, mask, labels = np.full(shape, pad), np.zeros(shape, dtype=np.int64), np.full(shape, IGNORED)
-    for row, example in enumerate(examples):
-        length = len(example.input_ids)
-        ids[row, :length], mask[row, :length] = example.input_ids, 1
-        labels[row, :length] = np.where(example.supervised, example.input_ids, IGNORED)
+    longest = max(shared + sum(len(example.input_ids) - shared for example in row) for row in rows)
+    ids, positions = np.full((len(rows), longest), pad), np.zeros((len(rows), longest), dtype=np.int64)
+    labels, part = np.full((len(rows), longest), IGNORED), np.full((len(rows), longest), -1)
+    for number, row in enumerate(rows):
+        ids[number, :shared], positions[number, :shared] = row[0].input_ids[:shared], np.arange(shared)
+        part[number, :shared] = 0
+        begin = shared
+        for segment, example in enumerate(row, start=1):
+            body, wanted = example.input_ids[shared:], example.supervised[shared:]
+            place = slice(begin, begin + len(body))
+            ids[number, place], part[number, place] = body, segment
+            positions[number, place] = shared + np.arange(len(body))
+            labels[number, begin : begin + len(body) - 1] = np.where(wanted[1:], body[1:], IGNORED)
+            begin += len(body)
+    segments = torch.from_numpy(part)
+    same = segments.unsqueeze(2) == segments.unsqueeze(1)  # padding (-1) sees padding alone, its rows count nowhere
+    seen = (same | (segments == 0).unsqueeze(1)) & torch.ones(longest, longest, dtype=torch.bool).tril()
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
     return {
         "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(mask),
+        "position_ids": torch.from_numpy(positions),
         "labels": torch.from_numpy(labels),
+        "attention_mask": mask.unsqueeze(1),
     }
 
 

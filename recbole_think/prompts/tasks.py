@@ -1,8 +1,11 @@
 """Tasks as token sequences: what is read, and which positions are supervised.
 
-The recommendation task puts the history, as itemic tokens, inside the backbone's chat template and the next item
-into the assistant's turn. One pass supervises every position: each item of the history is predicted from the items
-before it, and the last one from the closed turn, as at inference.
+The recommendation task stays inside the backbone's chat template: the person asks for their list to be continued, and
+the assistant's turn is the history, as itemic tokens, followed by the next item. So one pass supervises every position,
+and the position that answers at inference is of the very kind that was trained. (With the history in the user's turn
+and the answer behind a turn marker only one position in fifty is trained as it is used: on ml-100k, after 1.5 epochs,
+validation NDCG@10 was .067 behind the marker and .081 without it, same weights.) A rationale, where a later stage
+asks for one, begins at the same place as the answer.
 Knows token ids only; the frame of a chat is rendered once, so no text is tokenised per user.
 """
 
@@ -16,17 +19,6 @@ from recbole_think.corpus.histories import Histories
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.templates import RECOMMENDATION_SYSTEM, RECOMMENDATION_USER
 
-MARK = "\u27e6history\u27e7"  # never in a data set's text: neutralised texts are not put into this frame
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A chat rendered up to the history, and from there to the assistant's first word."""
-
-    before: np.ndarray  # int64 token ids
-    after: np.ndarray  # int64 token ids
-    end: np.ndarray  # int64 token ids that close the assistant's turn
-
 
 @dataclass(frozen=True)
 class Example:
@@ -36,19 +28,17 @@ class Example:
     supervised: np.ndarray  # bool [T], True = this token is to be predicted
 
 
-def recommendation_frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
-    """Render the chat of the recommendation task once."""
+def recommendation_frame(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Render the chat of the recommendation task up to the assistant's first word: int64 [F] token ids."""
     messages = [
         {"role": "system", "content": RECOMMENDATION_SYSTEM},
-        {"role": "user", "content": RECOMMENDATION_USER.format(history=MARK)},
+        {"role": "user", "content": RECOMMENDATION_USER},
     ]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    before, after = text.split(MARK)
-    ids = [np.array(tokenizer.encode(part, add_special_tokens=False), dtype=np.int64) for part in (before, after)]
-    return Frame(*ids, np.array([tokenizer.eos_token_id], dtype=np.int64))
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return np.array(tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
 
 
-def recommendation_prompt(frame: Frame, vocabulary: Vocabulary, history: np.ndarray) -> np.ndarray:
+def recommendation_prompt(frame: np.ndarray, vocabulary: Vocabulary, history: np.ndarray) -> np.ndarray:
     """Token ids up to where the first code of the answer is next.
 
     Args:
@@ -56,22 +46,20 @@ def recommendation_prompt(frame: Frame, vocabulary: Vocabulary, history: np.ndar
         vocabulary: codes as tokens.
         history: int64 [h], RecBole item ids, oldest first.
     """
-    return np.concatenate([frame.before, vocabulary.item_tokens[history - 1].reshape(-1), frame.after])
+    return np.concatenate([frame, vocabulary.item_tokens[history - 1].reshape(-1)])
 
 
-def recommendation_example(frame: Frame, vocabulary: Vocabulary, window: np.ndarray) -> Example:
-    """Make one example of consecutive items: all but the last are the history, every item but the first a target.
+def recommendation_example(frame: np.ndarray, vocabulary: Vocabulary, window: np.ndarray) -> Example:
+    """Make one example of consecutive items: every item but the first is predicted from those before it.
 
     Args:
         frame: the rendered chat.
         vocabulary: codes as tokens.
         window: int64 [h >= 2], RecBole item ids, oldest first.
     """
-    prompt = recommendation_prompt(frame, vocabulary, window[:-1])
-    answer = vocabulary.item_tokens[window[-1] - 1]
-    ids = np.concatenate([prompt, answer])
+    ids = recommendation_prompt(frame, vocabulary, window)
     supervised = ids >= vocabulary.first
-    supervised[len(frame.before) : len(frame.before) + len(answer)] = False  # nothing comes before the first item
+    supervised[: len(frame) + vocabulary.item_tokens.shape[1]] = False  # nothing comes before the first item
     return Example(ids, supervised)
 
 

@@ -1,4 +1,4 @@
-"""The texts themselves, one constant per task. ``{history}`` stands for itemic tokens."""
+"""The texts themselves, one constant per task."""
 
-RECOMMENDATION_SYSTEM = "Name the next item."
-RECOMMENDATION_USER = "{history}"
+RECOMMENDATION_SYSTEM = "You list items in the order a person chose them."
+RECOMMENDATION_USER = "Go on with my list."

@@ -16,7 +16,8 @@ class RecommendationOptions:
     row_learning_rate: float = 1e-3  # of the itemic token rows
     warmup: float = 0.05  # share of the steps
     weight_decay: float = 0.05
-    tokens_per_batch: int = 4096  # padded tokens of one optimizer step
+    tokens_per_batch: int = 4096  # tokens of one optimizer step
+    row_tokens: int = 256  # histories are packed into rows of this many tokens
     dropout: float = 0.1  # on embedded tokens
     max_grad_norm: float = 1.0
     validations: int = 4  # evenly spaced, the last after the last step; the best one's weights are kept
@@ -28,11 +29,15 @@ class RecommendationOptions:
         check(self.epochs >= 1, f"recommendation.epochs must be at least 1, got {self.epochs}")
         check(self.learning_rate > 0, f"recommendation.learning_rate must be positive, got {self.learning_rate}")
         check(0 <= self.warmup < 1, f"recommendation.warmup is a share of the steps, got {self.warmup}")
-        check(self.tokens_per_batch > 0, f"recommendation.tokens_per_batch must be positive, got {self.tokens_per_batch}")
+        check(
+            self.tokens_per_batch > 0, f"recommendation.tokens_per_batch must be positive, got {self.tokens_per_batch}"
+        )
+        check(self.row_tokens > 0, f"recommendation.row_tokens must be positive, got {self.row_tokens}")
         check(0 <= self.dropout < 1, f"recommendation.dropout must lie in [0, 1), got {self.dropout}")
         check(self.validations >= 1, f"recommendation.validations must be at least 1, got {self.validations}")
         check(self.valid_users >= 0, f"recommendation.valid_users must be 0 (all) or more, got {self.valid_users}")
         check(self.checkpoints >= 0, f"recommendation.checkpoints must not be negative, got {self.checkpoints}")
         check(
-            self.precision in PRECISIONS, f"recommendation.precision must be one of {PRECISIONS}, got {self.precision!r}"
+            self.precision in PRECISIONS,
+            f"recommendation.precision must be one of {PRECISIONS}, got {self.precision!r}",
         )

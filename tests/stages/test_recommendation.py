@@ -1,0 +1,338 @@
+import functools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from recbole_think.corpus.histories import from_pairs
+from recbole_think.decoding.beam import beam_search
+from recbole_think.decoding.trie import SidTrie
+from recbole_think.errors import InputError
+from recbole_think.prompts.batching import IGNORED, packed_batch, prompt_batch
+from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, recommendation_prompt
+from recbole_think.stages import recommendation
+from recbole_think.stages.options import RecommendationOptions
+from recbole_think.stages.recommendation import BatchPlan, Recommendation, code_loss, freeze_words, last_checkpoint
+from recbole_think.stages.stage import Context, run_stages
+from tests.small import distinct_codes, taught
+
+N, SIZES = 12, (4, 4)
+TABLE = distinct_codes(N, SIZES, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def ring(n_users=36, length=6):
+    """Item k is always followed by item k + 1, and the last by the first."""
+    users = np.repeat(np.arange(1, n_users + 1), length)
+    items = np.concatenate([(start + np.arange(length)) % N + 1 for start in range(n_users)])
+    return from_pairs(users, items, n_users + 1)
+
+
+def world(folder, validate=None, seed=5) -> Context:
+    model, vocabulary = taught(TABLE, SIZES, seed)
+    made = Context(
+        folder=folder, model=model, vocabulary=vocabulary, histories=ring(), validate=validate, seed=seed,
+        facts={"data_fingerprint": "ring"}, scalar=lambda *_: None, show_progress=False,
+    )  # fmt: skip
+    made.validate = validate or (lambda users: recall(made))
+    return made
+
+
+def recall(context: Context) -> float:
+    """Share of items whose successor is named first, after a history of three."""
+    frame = recommendation_frame(context.vocabulary.tokenizer)
+    histories = [(last - np.arange(3)[::-1]) % N + 1 for last in range(N)]
+    prompts = [recommendation_prompt(frame, context.vocabulary, history) for history in histories]
+    ids, attention = prompt_batch(prompts, context.vocabulary.tokenizer.pad_token_id)
+    trie = SidTrie(torch.from_numpy(TABLE))
+    found = beam_search(context.model, ids, attention, trie, context.vocabulary.code_tokens, 3, "level")
+    wanted = torch.tensor([history[-1] % N for history in histories])  # row of the item after it
+    return float((found.items[:, 0] == wanted).float().mean())
+
+
+def options(**more) -> RecommendationOptions:
+    return RecommendationOptions(
+        **{
+            "epochs": 6, "learning_rate": 1e-2, "row_learning_rate": 1e-2, "tokens_per_batch": 400, "row_tokens": 100,
+            "precision": "float32", "validations": 3, "checkpoints": 0, "dropout": 0.0,
+            **more,
+        }
+    )  # fmt: skip
+
+
+WINDOWS = [[1, 2, 3], [4, 5], [9, 2, 9, 7], [3, 3], [8, 6, 11, 12, 1], [5, 2], [7, 10, 4], [12, 1]]
+
+
+def batch_of(vocabulary, rows):
+    frame = recommendation_frame(vocabulary.tokenizer)
+    examples = [[recommendation_example(frame, vocabulary, np.array(window)) for window in row] for row in rows]
+    return packed_batch(examples, len(frame), vocabulary.tokenizer.pad_token_id)
+
+
+def by_hand(model, vocabulary, window) -> list[torch.Tensor]:
+    """Cross-entropy of every predicted token of one window, from plain logits of the plain sequence."""
+    frame = recommendation_frame(vocabulary.tokenizer)
+    ids = torch.from_numpy(recommendation_prompt(frame, vocabulary, np.array(window)))
+    logits = model(ids[None]).logits[0]
+    losses = []
+    for number in range(1, len(window)):
+        for level, tokens in enumerate(vocabulary.code_tokens):
+            at = len(frame) + number * len(SIZES) + level
+            losses.append(functional.cross_entropy(logits[at - 1, tokens][None], (ids[at] - tokens[0])[None]))
+    return losses
+
+
+def test_the_loss_is_the_mean_cross_entropy_among_the_codes_of_each_level():
+    model, vocabulary = taught(TABLE, SIZES)
+    rows = [WINDOWS[:2], WINDOWS[2:3], WINDOWS[3:6]]
+    losses = [loss for row in rows for window in row for loss in by_hand(model, vocabulary, window)]
+    found = code_loss(model, batch_of(vocabulary, rows), vocabulary.code_tokens, 0.5)
+    assert float(found) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-5), "no dropout outside training"
+
+
+def test_a_batch_of_eight_is_eight_batches_of_one_in_loss_and_gradients():
+    model, vocabulary = taught(TABLE, SIZES)
+    freeze_words(model)
+
+    def measured(batches):
+        model.zero_grad()
+        counts = [int((batch["labels"] != IGNORED).sum()) for batch in batches]
+        loss = sum(
+            code_loss(model, batch, vocabulary.code_tokens, 0.0) * count / sum(counts)
+            for batch, count in zip(batches, counts, strict=True)
+        )
+        loss.backward()
+        return float(loss), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    loss, gradients = measured([batch_of(vocabulary, [WINDOWS[:3], WINDOWS[3:4], WINDOWS[4:]])])
+    alone, of_alone = measured([batch_of(vocabulary, [[window]]) for window in WINDOWS])
+    assert loss == pytest.approx(alone, abs=1e-5)
+    assert gradients.keys() == of_alone.keys() and gradients
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, of_alone[name], atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_changes_the_loss_in_training_alone():
+    model, vocabulary = taught(TABLE, SIZES)
+    batch = batch_of(vocabulary, [WINDOWS[:2]])
+    still = [float(code_loss(model.eval(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
+    moving = [float(code_loss(model.train(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
+    assert still[0] == still[1] and moving[0] != moving[1]
+
+
+def test_everything_learns_but_the_rows_of_words():
+    model, vocabulary = taught(TABLE, SIZES)
+    freeze_words(model)
+    words = model.get_input_embeddings().text.weight
+    assert not words.requires_grad and not model.get_output_embeddings().text.weight.requires_grad
+    frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+    assert len(frozen) == 1, "the tiny backbone ties its words: one tensor"
+    code_loss(model, batch_of(vocabulary, [WINDOWS]), vocabulary.code_tokens, 0.0).backward()
+    assert words.grad is None
+    rows = model.get_input_embeddings().rows.grad
+    used = np.unique(np.concatenate([vocabulary.item_tokens[np.array(w) - 1].ravel() for w in WINDOWS]))
+    assert (rows[used - vocabulary.first].abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize(("row_tokens", "tokens_per_batch"), [(1, 1), (80, 200), (150, 1000), (10_000, 20_000)])
+def test_the_plan_holds_every_transition_once_an_epoch_within_its_budgets(row_tokens, tokens_per_batch, tmp_path):
+    context = world(tmp_path)
+    epochs = 3
+    plan = BatchPlan(
+        context, options(epochs=epochs, row_tokens=row_tokens, tokens_per_batch=tokens_per_batch), max_history=3
+    )
+    cut = [window for batch in plan.batches for row in batch for window in row]
+    found = Counter(tuple(pair) for window in cut for pair in np.stack([window[:-1], window[1:]], axis=1).tolist())
+    wanted = Counter()
+    for user in range(1, context.histories.n_users):
+        history = context.histories.of(user).tolist()
+        wanted.update(zip(history[:-1], history[1:], strict=True))
+    assert found == Counter({pair: epochs * count for pair, count in wanted.items()})
+    assert max(map(len, cut)) == 4, "three items of history and the next"
+    frame = len(plan.frame)
+    longest = frame + 4 * len(SIZES)
+    real = 0
+    for number in range(len(plan)):
+        batch = plan[number]
+        rows, width = batch["input_ids"].shape
+        assert rows * width <= tokens_per_batch or rows == 1
+        assert width <= max(row_tokens, longest)
+        real += sum(frame + sum(len(SIZES) * len(window) for window in row) for row in plan.batches[number])
+        supervised = sum(len(SIZES) * (len(window) - 1) for row in plan.batches[number] for window in row)
+        assert int((batch["labels"] != IGNORED).sum()) == supervised
+    assert plan.tokens == real
+
+
+def test_the_plan_follows_the_seed_and_shuffles_every_epoch_anew(tmp_path):
+    def flat(seed):
+        plan = BatchPlan(world(tmp_path, seed=seed), options(epochs=2), max_history=5)
+        return [[window.tolist() for row in batch for window in row] for batch in plan.batches]
+
+    assert flat(1) == flat(1) != flat(2)
+    half = len(flat(1)) // 2
+    assert flat(1)[:half] != flat(1)[half:]
+
+
+def test_a_determined_world_is_learnt(tmp_path):
+    context = world(tmp_path)
+    assert recall(context) < 0.7, "not known beforehand"
+    words = context.model.get_input_embeddings().text.weight.clone()
+    [row] = run_stages([Recommendation(options(epochs=8), max_history=5)], context)
+    assert recall(context) > 0.95
+    assert row["best_score"] > 0.95 and row["loss"] < 0.5
+    assert torch.equal(context.model.get_input_embeddings().text.weight, words), "words stay as they were"
+    assert not (tmp_path / "recommendation" / "checkpoints").exists()
+    again = world(tmp_path)
+    [row] = run_stages([Recommendation(options(epochs=8), max_history=5)], again)
+    assert row["skipped"] and recall(again) > 0.95
+
+
+def test_the_weights_validation_liked_best_are_kept_and_not_the_last(tmp_path):
+    scores = iter([0.1, 0.9, 0.2])
+    seen = []
+
+    def validate(_):
+        seen.append({name: value.detach().clone() for name, value in context.model.named_parameters()})
+        assert not context.model.training
+        return next(scores)
+
+    context = world(tmp_path, validate)
+    [row] = run_stages([Recommendation(options(epochs=2), max_history=5)], context)
+    assert row["best_score"] == 0.9 and len(seen) == 3
+    for name, value in context.model.named_parameters():
+        assert torch.equal(value, seen[1][name])
+    assert any(not torch.equal(seen[1][name], seen[2][name]) for name in seen[1])
+
+
+def test_validations_are_asked_for_the_users_wanted_and_the_last_is_after_the_last_step(tmp_path):
+    asked = []
+
+    def validate(users):
+        asked.append(users)
+        return 0.0
+
+    context = world(tmp_path, validate)
+    logged = []
+    context.scalar = lambda name, value, step: logged.append((name, step))
+    [row] = run_stages([Recommendation(options(epochs=2, validations=4, valid_users=7), max_history=5)], context)
+    assert asked == [7] * 4
+    steps = [step for name, step in logged if name.endswith("valid")]
+    assert steps[-1] == row["steps"] and len(steps) == 4
+    assert np.ptp(np.diff([0, *steps])) <= 1, "evenly spaced"
+
+
+def count_steps(monkeypatch):
+    done = []
+
+    @functools.wraps(code_loss)
+    def counted(*args):
+        done.append(1)
+        return code_loss(*args)
+
+    monkeypatch.setattr(recommendation, "code_loss", counted)
+    return done
+
+
+@pytest.mark.parametrize("cut_off_at", [2, 3])
+def test_an_interrupted_run_goes_on_to_the_same_weights(cut_off_at, tmp_path, monkeypatch):
+    wanted = options(epochs=4, validations=4, checkpoints=3, dropout=0.1)
+    whole = world(tmp_path / "whole")
+    [row] = run_stages([Recommendation(wanted, max_history=5)], whole)
+
+    calls = []
+
+    def cut_off(_):
+        calls.append(1)
+        if len(calls) == cut_off_at:
+            raise KeyboardInterrupt
+        return recall(broken)
+
+    broken = world(tmp_path / "resumed", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages([Recommendation(wanted, max_history=5)], broken)
+    assert last_checkpoint(tmp_path / "resumed" / "recommendation")
+
+    resumed = world(tmp_path / "resumed")
+    done = count_steps(monkeypatch)
+    [row_resumed] = run_stages([Recommendation(wanted, max_history=5)], resumed)
+    assert 0 < len(done) < row["steps"], "it went on from a checkpoint"
+    weights = dict(whole.model.named_parameters())
+    for name, value in resumed.model.named_parameters():
+        assert torch.equal(value, weights[name]), name
+    assert row_resumed["best_score"] == row["best_score"] and row_resumed["loss"] == row["loss"]
+
+
+def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
+    stage = tmp_path / "recommendation"
+    for step, whole in ((2, True), (10, True), (30, False)):
+        folder = stage / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if whole:
+            (folder / recommendation.COMPLETE).touch()
+    assert last_checkpoint(stage) == str(stage / "checkpoints" / "checkpoint-10")
+    assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_others(tmp_path):
+    def trained(name, seed):
+        context = world(tmp_path / name, lambda users: 0.5, seed=5)
+        context.seed = seed
+        run_stages([Recommendation(options(epochs=1, dropout=0.1), max_history=5)], context)
+        return context.model.get_input_embeddings().rows.detach()
+
+    first, again, other = trained("a", 1), trained("b", 1), trained("c", 2)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_bfloat16_trains_a_determined_world_too_and_keeps_float32_weights(tmp_path):
+    context = world(tmp_path)
+    run_stages([Recommendation(options(epochs=8, precision="bfloat16"), max_history=5)], context)
+    assert recall(context) > 0.9
+    assert {value.dtype for value in context.model.parameters()} == {torch.float32}
+
+
+def test_a_loss_that_is_no_number_stops_with_the_stage_and_the_step(tmp_path):
+    context = world(tmp_path)
+    with torch.no_grad():
+        context.model.get_decoder().norm.weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"stage recommendation, step 0\b.*nan"):
+        run_stages([Recommendation(options(), max_history=5)], context)
+    assert not (tmp_path / "recommendation" / "facts.json").exists()
+
+
+def test_a_loss_that_breaks_later_names_its_step_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    done = count_steps(monkeypatch)
+    real = recommendation.code_loss
+    monkeypatch.setattr(recommendation, "code_loss", lambda *args: real(*args) * (math.nan if len(done) == 6 else 1))
+    with pytest.raises(FloatingPointError, match="step 5"):
+        run_stages([Recommendation(options(epochs=4, checkpoints=10), max_history=5)], world(tmp_path))
+    assert last_checkpoint(tmp_path / "recommendation")
+
+
+def test_histories_without_a_single_transition_are_an_input_error(tmp_path):
+    context = world(tmp_path)
+    context.histories = from_pairs(np.array([1, 2, 3]), np.array([1, 2, 3]), 4)
+    with pytest.raises(InputError):
+        run_stages([Recommendation(options(), max_history=5)], context)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"warmup": 1.0}, {"warmup": -0.1},
+        {"tokens_per_batch": 0}, {"row_tokens": 0}, {"dropout": 1.0}, {"validations": 0}, {"valid_users": -1},
+        {"checkpoints": -1}, {"precision": "float16"}, {"row_learning_rate": -1.0}, {"weight_decay": -0.5},
+        {"max_grad_norm": -1.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_that_make_no_sense_are_refused_by_name(wrong):
+    with pytest.raises(InputError, match=f"recommendation.{next(iter(wrong))}"):
+        options(**wrong)
