@@ -20,12 +20,13 @@ from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, health
 from recbole_think.itemic.options import BackboneOptions, ItemicOptions
-from recbole_think.options import read_options
+from recbole_think.options import near_hint, read_options
 from recbole_think.prompts.options import PromptOptions
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import read_normal
 
 log = logging.getLogger(__name__)
+STAGES = ("recommendation",)  # in the order they may run
 BLOCKS = {
     "itemic": ItemicOptions,
     "backbone": BackboneOptions,
@@ -72,6 +73,14 @@ class OneRecThink(SequentialRecommender):
     def settle(final: dict) -> None:
         """Derive RecBole's keys from ours: one truth per fact."""
         final["MAX_ITEM_LIST_LENGTH"] = (final.get("prompts") or {}).get("max_history", PromptOptions.max_history)
+        # the run works inside its own folder: paths of the caller are made absolute before
+        for block, key in (("backbone", "name"), ("itemic", "encoder")):
+            name = (final.get(block) or {}).get(key)
+            if isinstance(name, str) and Path(name).expanduser().is_dir():
+                final[block][key] = str(Path(name).expanduser().resolve())
+        files = (final.get("itemic") or {}).get("vector_files") or []
+        if files:
+            final["itemic"]["vector_files"] = [str(Path(file).expanduser().resolve()) for file in files]
 
     @staticmethod
     def require_inputs(config) -> None:
@@ -81,6 +90,9 @@ class OneRecThink(SequentialRecommender):
             InputError: an option or a file that cannot be used.
         """
         blocks = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
+        for stage in config["stages"] or []:
+            if stage not in STAGES:
+                raise InputError(f"unknown stage {stage!r}{near_hint(stage, STAGES)}; stages: {', '.join(STAGES)}")
         beams, longest = blocks["decode"].num_beams, max(config["topk"])
         if beams < longest:
             raise InputError(

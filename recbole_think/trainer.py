@@ -35,7 +35,8 @@ class ThinkTrainer(Trainer):
         from recbole_think.stages.recommendation import Recommendation
 
         options = self.model.options
-        return [Recommendation(options["recommendation"], options["prompts"].max_history)]
+        known = {"recommendation": Recommendation(options["recommendation"], options["prompts"].max_history)}
+        return [stage for name, stage in known.items() if name in self.config["stages"]]
 
     def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
         """Run the stages; each ends with the weights validation chose.
@@ -62,7 +63,7 @@ class ThinkTrainer(Trainer):
         )
         self.stage_rows = run_stages(self.stages(), context)
         self.parents = {row["stage"]: row["digest"] for row in self.stage_rows}
-        self.best_valid_score = self.stage_rows[-1]["best_score"]
+        self.best_valid_score = self.stage_rows[-1]["best_score"] if self.stage_rows else float("nan")
         model.eval()
         return self.best_valid_score, None
 

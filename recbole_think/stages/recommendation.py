@@ -26,7 +26,8 @@ from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, windows
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.precision import choose
-from recbole_think.stages.stage import Context, Outcome, load_weights, trainable
+from recbole_think.stages.progress import use_bar
+from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
 
 log = logging.getLogger(__name__)
 COMPLETE = "complete"  # marks a checkpoint whose files are all there
@@ -57,12 +58,11 @@ class Recommendation:
             vocabulary=context.vocabulary,
             options=self.options,
         )
-        best.trainer = trainer
+        use_bar(trainer, self.name, context.show_progress)
         with disk_guard(folder):
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        load_weights(context.model, load_tensors(folder / "best.safetensors"))
+        load_weights(context.model, load_tensors(folder / BEST))
         losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
 
 
@@ -185,7 +185,7 @@ class CodeTrainer(Trainer):
 
 def last_checkpoint(folder: Path) -> str | None:
     """Return the latest whole checkpoint of a stage folder, or None."""
-    whole = [path.parent for path in (folder / "checkpoints").glob(f"checkpoint-*/{COMPLETE}")]
+    whole = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
@@ -195,7 +195,7 @@ def arguments(options: RecommendationOptions, context: Context, folder: Path, st
     dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
     every = max(1, steps // (options.checkpoints + 1)) if options.checkpoints else steps
     return TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder / CHECKPOINTS),
         per_device_train_batch_size=1,
         max_steps=steps,
         train_sampling_strategy="sequential",
@@ -210,7 +210,7 @@ def arguments(options: RecommendationOptions, context: Context, folder: Path, st
         save_total_limit=1,
         logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False,
-        disable_tqdm=not context.show_progress,
+        disable_tqdm=True,  # see progress.py
         report_to="none",
         seed=context.seed,
         data_seed=context.seed,
@@ -226,7 +226,6 @@ class BestWeights(TrainerCallback):
     def __init__(self, context: Context, options: RecommendationOptions, folder: Path, steps: int):
         self.context, self.options, self.folder = context, options, folder
         self.when = {round(steps * (i + 1) / options.validations) for i in range(options.validations)}
-        self.trainer: CodeTrainer | None = None
         self.path = folder / "validation.json"
 
     @property
@@ -251,7 +250,7 @@ class BestWeights(TrainerCallback):
         log.info("stage recommendation, step %d of %d: validation %.4f", state.global_step, state.max_steps, found)
         earlier = {step: score for step, score in self.scores.items() if int(step) < state.global_step}
         if found > max(earlier.values(), default=float("-inf")):
-            save_tensors(self.folder / "best.safetensors", trainable(model))
+            save_tensors(self.folder / BEST, trainable(model))
         write_json(self.path, {**earlier, str(state.global_step): found})
 
     def on_log(self, args, state, control, logs=None, **kwargs):

@@ -4,7 +4,9 @@ A stage owns ``<run folder>/<name>/``: ``weights.safetensors`` (what it trained)
 presence means finished) and ``log.json`` (its curve). Knows nothing of what a stage does inside.
 """
 
+import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +20,7 @@ from recbole_think.corpus.histories import Histories
 from recbole_think.itemic.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
+BEST, CHECKPOINTS = "best.safetensors", "checkpoints"  # needed until a stage has finished
 
 
 @dataclass
@@ -115,11 +118,11 @@ def _keep(folder: Path, wanted: dict[str, Any], model, outcome: Outcome, seconds
     }
     write_json(folder / "log.json", {"curve": outcome.curve})
     write_json(folder / "facts.json", {"made_from": read_normal(wanted), "row": row})
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / BEST).unlink(missing_ok=True)
     return row
 
 
 def read_normal(content: dict[str, Any]) -> dict[str, Any]:
     """Return content as it would come back from JSON (tuples become lists), to compare with what was read."""
-    import json
-
     return json.loads(json.dumps(content, default=str))
