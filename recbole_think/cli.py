@@ -120,7 +120,12 @@ def _quiet() -> None:
     """Log to the terminal in one short form, and keep other libraries' chatter out of it."""
     import warnings
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    from recbole_think.folder import Plain
+
+    terminal = logging.StreamHandler(sys.stderr)
+    kind = logging.Formatter if sys.stderr.isatty() else Plain
+    terminal.setFormatter(kind("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[terminal])
     for name in ("httpx", "filelock", "sentence_transformers", "accelerate", "torch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")

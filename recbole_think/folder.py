@@ -111,14 +111,17 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(wanted, sort_keys=True, allow_unicode=True))
 
 
+class Plain(logging.Formatter):
+    """Log lines without RecBole's colours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format as usual, then drop escape sequences."""
+        return ANSI.sub("", super().format(record))
+
+
 @contextlib.contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     """Send the root logger (RecBole uses it) to a file without colours, for as long as the run lasts."""
-
-    class Plain(logging.Formatter):
-        def format(self, record):
-            return ANSI.sub("", super().format(record))
-
     root = logging.getLogger()
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s  %(message)s"))

@@ -51,11 +51,11 @@ def residual_kmeans(vectors: np.ndarray, levels: int, size: int, seed: int) -> Q
         raise InputError(f"itemic.size={size} needs at least as many items, the catalogue has {len(vectors)}")
     if not np.isfinite(vectors).all():
         raise InputError("item vectors hold NaN or infinity; check itemic.vector_files and the encoder")
-    rest, centres = vectors, []
+    rest, centres = vectors.astype(np.float64), []  # scikit-learn would convert float32 anew for every centre it draws
     for level in range(levels):
-        fitted = KMeans(size, n_init=2, max_iter=60, random_state=seed + level).fit(rest)
+        fitted = KMeans(size, n_init=1, max_iter=60, random_state=seed + level).fit(rest)
         centres.append(fitted.cluster_centers_.astype(np.float32))
-        rest = rest - centres[-1][fitted.labels_]
+        rest = rest - fitted.cluster_centers_[fitted.labels_]
     return Quantizer(centres)
 
 

@@ -11,16 +11,16 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 class RecommendationOptions:
     """Next-item supervised fine-tuning (YAML block ``recommendation:``)."""
 
-    epochs: int = 4
+    epochs: int = 3
     learning_rate: float = 1e-3
-    row_learning_rate: float = 1e-3  # of the itemic token rows
+    row_learning_rate: float = 3e-3  # of the itemic token rows
     warmup: float = 0.05  # share of the steps
     weight_decay: float = 0.05
-    tokens_per_batch: int = 4096  # tokens of one optimizer step
-    row_tokens: int = 256  # histories are packed into rows of this many tokens
+    tokens_per_batch: int = 2048  # tokens of one optimizer step
+    row_tokens: int = 192  # histories are packed into rows of this many tokens
     dropout: float = 0.1  # on embedded tokens
     max_grad_norm: float = 1.0
-    validations: int = 4  # evenly spaced, the last after the last step; the best one's weights are kept
+    validations: int = 3  # evenly spaced, the last after the last step; the best one's weights are kept
     valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
     checkpoints: int = 4  # evenly spaced points an interrupted run can go on from
     precision: str = "auto"  # auto = bfloat16 where measured faster
