@@ -31,6 +31,7 @@ class Entry:
 CATALOG = {
     "OneRecThink": Entry("recbole_think.model:OneRecThink", "recbole_think.trainer:ThinkTrainer"),
     "Pop": Entry(f"{GENERAL}:Pop", TRADITIONAL),
+    "Random": Entry(f"{GENERAL}:Random", TRADITIONAL),
     "ItemKNN": Entry(f"{GENERAL}:ItemKNN", TRADITIONAL),
     "BPR": Entry(f"{GENERAL}:BPR", PLAIN),
     "GRU4Rec": Entry(f"{SEQUENTIAL}:GRU4Rec", PLAIN),

@@ -126,14 +126,17 @@ def prepare(config: ThinkConfig) -> Data:
         raise InputError(f"data set {config['dataset']!r} could not be read or downloaded: {why}") from why
     for loader in (valid, test):
         release_own_mask(loader)
-    histories = training_histories(train.dataset)
+    dataset = training_data(train)
+    histories = training_histories(dataset)
     until_test = histories.extended(*targets(valid.dataset))
-    names = {field: train.dataset.field2id_token[field] for field in (train.dataset.uid_field, train.dataset.iid_field)}
-    made_of = fingerprint(
-        histories, targets(valid.dataset), targets(test.dataset), users=names[train.dataset.uid_field],
-        items=names[train.dataset.iid_field],
-    )  # fmt: skip
+    users, items = (dataset.field2id_token[field] for field in (dataset.uid_field, dataset.iid_field))
+    made_of = fingerprint(histories, targets(valid.dataset), targets(test.dataset), users=users, items=items)
     return Data(train, valid, test, histories, until_test, repeated_share(until_test, *targets(test.dataset)), made_of)
+
+
+def training_data(loader):
+    """Return the data set behind a training loader; RecBole's knowledge-aware loader keeps it one level down."""
+    return getattr(loader, "general_dataloader", loader).dataset
 
 
 def _experiment(config: ThinkConfig) -> None:
@@ -144,7 +147,7 @@ def _experiment(config: ThinkConfig) -> None:
         data = prepare(config)
         config["data_fingerprint"] = data.fingerprint
     with clock("model"):
-        recommender = config.model_class(config, data.train.dataset).to(config["device"])
+        recommender = config.model_class(config, training_data(data.train)).to(config["device"])
         trainer = catalog.load(catalog.lookup(config["model"]).trainer)(config, recommender)
     trainer.eval_collector = ThinkCollector(config)
     set_mask(trainer, data.histories if config["mask_history"] else None)
