@@ -140,7 +140,9 @@ class CodeTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the itemic cross-entropy of a planned batch."""
-        loss = code_loss(model, inputs, self.code_tokens, self.options.dropout)
+        # said here, since the trainer's own autocast wraps model.forward, which code_loss goes past
+        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.args.bf16):
+            loss = code_loss(model, inputs, self.code_tokens, self.options.dropout)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"stage recommendation, step {self.state.global_step}: the loss is {loss.item()}; the last good "
