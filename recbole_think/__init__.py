@@ -3,7 +3,7 @@
 from importlib import import_module
 
 __version__ = "0.1.0"
-_HOMES = {"run": "recbole_think.run", "OneRecThink": "recbole_think.model", "InputError": "recbole_think.errors"}
+_HOMES = {"run": "recbole_think.experiment", "OneRecThink": "recbole_think.model", "InputError": "recbole_think.errors"}
 __all__ = ["InputError", "OneRecThink", "run"]
 
 

@@ -24,16 +24,25 @@ def disk_guard(path: Path):
     """Turn a full disk into an InputError that names the path and the way on."""
     try:
         yield
-    except (OSError, RuntimeError) as why:
-        full = (
-            getattr(why, "errno", None) in DISK_FULL or "No space left" in str(why) or "file write failed" in str(why)
-        )
-        if not full:
+    except Exception as why:  # each library has its own word for a full disk; everything else goes on as it is
+        if not _disk_is_full(why):
             raise
         raise InputError(
             f"no room to write {path} ({why}); free some space, or choose another --run_folder or --cache_dir, "
             f"and run the same command again: finished stages are kept"
         ) from why
+
+
+def _disk_is_full(why: Exception) -> bool:
+    """Tell a full disk as Python, safetensors (a plain Exception), torch and NumPy report it."""
+    if isinstance(why, OSError) and why.errno is not None:
+        return why.errno in DISK_FULL
+    text = str(why)
+    return (
+        any(f"(os error {number})" in text for number in DISK_FULL)
+        or (isinstance(why, RuntimeError) and ("unexpected pos" in text or "file write failed" in text))
+        or (isinstance(why, OSError) and "requested and" in text and "written" in text)
+    )
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -89,10 +98,18 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Read a safetensors file onto the CPU."""
+    """Read a safetensors file onto the CPU.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as why:
+        raise InputError(f"{path} is damaged ({why}); delete it and run again") from why
 
 
 def digest(content: Any, length: int = 8) -> str:

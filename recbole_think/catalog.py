@@ -30,7 +30,7 @@ class Entry:
 
 CATALOG = {
     "OneRecThink": Entry("recbole_think.model:OneRecThink", "recbole_think.trainer:ThinkTrainer"),
-    "Pop": Entry(f"{GENERAL}:Pop", TRADITIONAL),
+    "Pop": Entry("recbole_think.rivals.popularity:Pop", TRADITIONAL),
     "Random": Entry(f"{GENERAL}:Random", TRADITIONAL),
     "ItemKNN": Entry(f"{GENERAL}:ItemKNN", TRADITIONAL),
     "BPR": Entry(f"{GENERAL}:BPR", PLAIN),
@@ -41,7 +41,7 @@ CATALOG = {
     "HGN": Entry(f"{SEQUENTIAL}:HGN", PLAIN),
     "LightSANs": Entry(f"{SEQUENTIAL}:LightSANs", PLAIN),
     "FEARec": Entry(f"{SEQUENTIAL}:FEARec", PLAIN),
-    "S3Rec": Entry(f"{SEQUENTIAL}:S3Rec", "recbole.trainer:S3RecTrainer"),
+    "S3Rec": Entry(f"{SEQUENTIAL}:S3Rec", "recbole_think.rivals.pretraining:PretrainingTrainer"),
 }
 
 
@@ -65,7 +65,8 @@ def lookup(name: str) -> Entry:
     others = recbole_names()
     if name in others:
         return _recbole_entry(name)
-    near = get_close_matches(name, [*CATALOG, *others], n=1)
+    spelt = {known.lower(): known for known in [*others, *CATALOG]}
+    near = [spelt[low] for low in get_close_matches(name.lower(), spelt, n=1)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise InputError(f"unknown model {name!r}.{hint} Known: {', '.join(CATALOG)}; --list shows RecBole's others.")
 

@@ -1,5 +1,6 @@
 """The command line: words in, one experiment, tables out. Exit codes: 0 done, 2 something asked for cannot be done."""
 
+import contextlib
 import json
 import logging
 import os
@@ -59,11 +60,12 @@ def _run(argv: list[str]) -> int:
             raise InputError(f"--{key}=<name> is missing; see --help and --list")
     _quiet()
     from recbole_think import report
-    from recbole_think.run import run
+    from recbole_think.experiment import run
 
     rest = [word for word in argv if word not in FLAGS and _key(word) not in ("model", "dataset", "config_files")]
     files = str(options.get("config_files", "")).split()
-    result = run(options["model"], options["dataset"], files, argv=rest, restart="--restart" in flags)
+    with contextlib.redirect_stdout(sys.stderr):  # some models print; standard output is for results
+        result = run(options["model"], options["dataset"], files, argv=rest, restart="--restart" in flags)
     if "--json" in flags:
         sys.stdout.write(json.dumps(result["metrics"], indent=2) + "\n")
     else:
@@ -92,7 +94,7 @@ def _single_words(words: list[str]) -> dict[str, str]:
 
 def _listing() -> str:
     from recbole_think.catalog import CATALOG, recbole_names
-    from recbole_think.config import properties_dir
+    from recbole_think.paths import properties_dir
 
     data_sets = sorted(path.stem for path in (properties_dir() / "dataset").glob("*.yaml"))
     return (
@@ -107,7 +109,7 @@ def _model_help(model: str | None) -> str:
     if not model:
         return ""
     from recbole_think.catalog import lookup
-    from recbole_think.config import properties_dir
+    from recbole_think.paths import properties_dir
 
     lookup(model)
     path = properties_dir() / "model" / f"{model}.yaml"

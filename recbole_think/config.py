@@ -17,26 +17,11 @@ from recbole.utils import ModelType
 from recbole_think import catalog
 from recbole_think.errors import InputError
 from recbole_think.options import near_hint
+from recbole_think.paths import properties_dir
 
 NUMPY_NAMES = {"float": np.float64, "int": np.int64, "object": np.object_, "str": np.str_, "bool8": np.bool_}
 PAIRS_PER_BATCH = 1_000_000  # RecBole divides a general model's eval_batch_size by the number of items
 ALWAYS_KNOWN = {"model", "dataset", "config_files", "nproc", "world_size", "local_rank", "encoding"}
-
-
-def properties_dir() -> Path:
-    """Folder of YAML defaults: beside the package in a checkout, inside it in a wheel."""
-    return _beside_or_inside("properties")
-
-
-def results_dir() -> Path:
-    """Folder of committed baseline rows: beside the package in a checkout, inside it in a wheel."""
-    return _beside_or_inside("baselines") / "results"
-
-
-def _beside_or_inside(name: str) -> Path:
-    package = Path(__file__).resolve().parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
 
 
 def merge(base: dict, extra: Mapping) -> dict:
@@ -45,7 +30,7 @@ def merge(base: dict, extra: Mapping) -> dict:
         if key != "split" and isinstance(value, Mapping) and isinstance(base.get(key), dict):
             merge(base[key], value)
         else:
-            base[key] = dict(value) if isinstance(value, Mapping) else value
+            base[key] = merge({}, value) if isinstance(value, Mapping) else value  # never the caller's own blocks
     return base
 
 
@@ -78,7 +63,8 @@ class ThinkConfig(Config):
         except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, yaml.YAMLError) as why:
             if isinstance(why, InputError):
                 raise
-            raise InputError(f"configuration of {model} on {dataset}: {why}") from why
+            said = " ".join(str(why).split())
+            raise InputError(f"configuration of {model} on {dataset}: {said}") from why
 
     def compatibility_settings(self):
         """Give NumPy back the four names RecBole reads and NumPy removed; the stock method dies on NumPy 2."""
@@ -96,11 +82,18 @@ class ThinkConfig(Config):
         for file in file_list or ():
             if not Path(file).is_file():
                 raise InputError(f"--config_files: no file {file!r}")
-            layer = yaml.load(Path(file).read_text(encoding="utf-8"), self.yaml_loader) or {}
+            layer = self._parsed(Path(file).read_text(encoding="utf-8"), file) or {}
             if not isinstance(layer, dict):
                 raise InputError(f"{file}: expected key: value lines, got {type(layer).__name__}")
             merge(given, layer)
         return given
+
+    def _parsed(self, text: str, where: str):
+        """Read YAML; a mistake in it is told in one line that names its place."""
+        try:
+            return yaml.load(text, self.yaml_loader)
+        except yaml.YAMLError as why:
+            raise InputError(f"{where} is not valid YAML: {' '.join(str(why).split())}") from why
 
     def _load_variable_config_dict(self, config_dict):
         return merge({}, config_dict or {})  # RecBole would pass strings to eval()
@@ -111,7 +104,7 @@ class ThinkConfig(Config):
             key, equals, text = arg.removeprefix("--").partition("=")
             if not (arg.startswith("--") and equals and key):
                 raise InputError(f"write options as --key=value, got {arg!r}")
-            value = yaml.load(text, Loader=self.yaml_loader)
+            value = self._parsed(text, f"--{key}")
             for part in reversed(key.split(".")):
                 value = {part: value}
             merge(given, value)

@@ -55,7 +55,8 @@ class ThinkCollector(Collector):
             rows_of_batch[:, :-1][torch.isneginf(best)] = 0
             self.users.append(users)
             self.hits.append(rows_of_batch.cpu())
-            self.lists += items[: max(0, SAMPLES - len(self.lists))].tolist()
+            for row in range(min(len(items), SAMPLES - len(self.lists))):
+                self.lists.append(items[row][~torch.isneginf(best[row])].tolist())
 
     def get_data_struct(self):
         """Return the collected tensors and the plain facts side by side."""

@@ -30,6 +30,8 @@ NOT_IDENTITY = {
     "config_files",
     "checkpoint_dir",
 }
+# files that cost time to make: finished stages, checkpoints, whole runs
+WORTH_KEEPING = ("facts.json", "metrics.json", "*/facts.json", "checkpoints/*", "*/checkpoints/*", "*/best.safetensors")
 ANSI = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 log = logging.getLogger(__name__)
 
@@ -62,8 +64,11 @@ def opened(folder: Path, settings: Mapping[str, Any], restart: bool = False) -> 
         InputError: another process is at work there, or the folder belongs to another configuration.
     """
     fresh = not folder.exists()
-    with disk_guard(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with disk_guard(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as why:
+        raise InputError(f"--run_folder={folder} cannot be a folder: {why}; choose another") from why
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +83,7 @@ def opened(folder: Path, settings: Mapping[str, Any], restart: bool = False) -> 
             with contextlib.chdir(folder), _logging_to(folder / "run.log"):
                 yield folder
         except InputError:
-            if fresh and not any(folder.glob("*/facts.json")):
+            if fresh and not any(any(folder.glob(pattern)) for pattern in WORTH_KEEPING):
                 shutil.rmtree(folder)  # the input was wrong before anything was worth keeping
             raise
 
@@ -92,7 +97,7 @@ def _empty(folder: Path) -> None:
         raise InputError(f"--restart: {folder} is not a run folder (no config.json); refusing to empty it")
     for path in folder.iterdir():
         if path.name != ".lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _claim(folder: Path, wanted: dict[str, Any]) -> None:

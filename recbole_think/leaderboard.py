@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_think.artifacts import read_json, write_text
-from recbole_think.config import ThinkConfig, results_dir
+from recbole_think.config import ThinkConfig
 from recbole_think.errors import InputError
+from recbole_think.paths import results_dir
 
 FACTS = ("model", "seed", "mask_history", "finished", "commit", "command", "hardware", "seconds", "data_fingerprint")
 # what decides the data and the evaluation, whatever the model
@@ -22,9 +23,11 @@ SHARED = {
 
 
 def shared_settings(config: ThinkConfig) -> dict[str, Any]:
-    """Return what the user set about data and evaluation, to give a second model the same."""
+    """Return what the user set about data and evaluation, to give a second model the same; paths are absolute."""
     dataset_keys = set(config.parameters["Dataset"]) - {"MAX_ITEM_LIST_LENGTH"}
-    return {key: value for key, value in config.external_config_dict.items() if key in SHARED | dataset_keys}
+    given = {key: value for key, value in config.external_config_dict.items() if key in SHARED | dataset_keys}
+    given["data_path"] = str(Path(config["data_path"]).parent)
+    return {**given, "cache_dir": str(config["cache_dir"])} if config["cache_dir"] else given
 
 
 def committed_rows(dataset: str, mask_history: bool) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import read_normal
 
 log = logging.getLogger(__name__)
+BUILT_IN = ("smollm2-135m", "tiny")  # backbones that need no folder
 STAGES = ("recommendation",)  # in the order they may run
 BLOCKS = {
     "itemic": ItemicOptions,
@@ -66,21 +67,21 @@ class OneRecThink(SequentialRecommender):
         self.user_field = config["USER_ID_FIELD"]
         self.items = self._read_texts(config, dataset)
         self.histories = training_histories(dataset)
+        backbone = self._load_backbone()  # before the codes: what is wrong with it should be known early
         self.codes, self.health = self._make_codes()
-        self._build_language_model()
+        self._build_language_model(*backbone)
 
     @staticmethod
     def settle(final: dict) -> None:
         """Derive RecBole's keys from ours: one truth per fact."""
+        for name in BLOCKS:
+            if not isinstance(final.get(name) or {}, dict):
+                raise InputError(f"{name} must be a block of options, got {final[name]!r}")
+        if not isinstance(final.get("stages") or [], list):
+            raise InputError(f"stages must be a list such as [recommendation], got {final['stages']!r}")
+        final["stages"] = final.get("stages") or []
         final["MAX_ITEM_LIST_LENGTH"] = (final.get("prompts") or {}).get("max_history", PromptOptions.max_history)
-        # the run works inside its own folder: paths of the caller are made absolute before
-        for block, key in (("backbone", "name"), ("itemic", "encoder")):
-            name = (final.get(block) or {}).get(key)
-            if isinstance(name, str) and Path(name).expanduser().is_dir():
-                final[block][key] = str(Path(name).expanduser().resolve())
-        files = (final.get("itemic") or {}).get("vector_files") or []
-        if files:
-            final["itemic"]["vector_files"] = [str(Path(file).expanduser().resolve()) for file in files]
+        _make_paths_absolute(final)
 
     @staticmethod
     def require_inputs(config) -> None:
@@ -90,7 +91,7 @@ class OneRecThink(SequentialRecommender):
             InputError: an option or a file that cannot be used.
         """
         blocks = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
-        for stage in config["stages"] or []:
+        for stage in config["stages"]:
             if stage not in STAGES:
                 raise InputError(f"unknown stage {stage!r}{near_hint(stage, STAGES)}; stages: {', '.join(STAGES)}")
         beams, longest = blocks["decode"].num_beams, max(config["topk"])
@@ -132,16 +133,19 @@ class OneRecThink(SequentialRecommender):
         write_json(folder / "facts.json", {"made_from": wanted, "health": figures})
         return codes, figures
 
-    def _build_language_model(self) -> None:
-        from recbole_think.decoding.trie import SidTrie
+    def _load_backbone(self):
         from recbole_think.itemic.backbone import load_backbone
+
+        return load_backbone(self.options["backbone"], self.cache, [item.text for item in self.items], self.seed)
+
+    def _build_language_model(self, language_model, tokenizer) -> None:
+        from recbole_think.decoding.trie import SidTrie
         from recbole_think.itemic.vocabulary import extend_tokenizer, teach_vocabulary
         from recbole_think.prompts.tasks import recommendation_frame
 
-        texts = [item.text for item in self.items]
-        self.language_model, tokenizer = load_backbone(self.options["backbone"], self.cache, texts, self.seed)
+        self.language_model = language_model
         self.vocabulary = extend_tokenizer(tokenizer, self.codes)
-        teach_vocabulary(self.language_model, self.vocabulary, self.codes, texts)
+        teach_vocabulary(language_model, self.vocabulary, self.codes, [item.text for item in self.items])
         self.trie = SidTrie(torch.from_numpy(self.codes.table))
         self.frame = recommendation_frame(tokenizer)
 
@@ -232,6 +236,17 @@ class OneRecThink(SequentialRecommender):
     def predict(self, interaction):
         """Sampled evaluation is refused with the configuration; see ``require_inputs``."""
         raise RuntimeError("OneRecThink ranks the whole catalogue; set eval_args.mode=full")
+
+
+def _make_paths_absolute(final: dict) -> None:
+    """The run works inside its own folder: paths of the caller are made absolute before."""
+    for block, key, own in (("backbone", "name", BUILT_IN), ("itemic", "encoder", ("packaged",))):
+        name = (final.get(block) or {}).get(key)
+        if isinstance(name, str) and name not in own and Path(name).expanduser().is_dir():
+            final[block][key] = str(Path(name).expanduser().resolve())
+    files = (final.get("itemic") or {}).get("vector_files")
+    if isinstance(files, list):
+        final["itemic"]["vector_files"] = [str(Path(str(file)).expanduser().resolve()) for file in files]
 
 
 def item_file(config) -> Path:

@@ -47,9 +47,10 @@ def taught(table: np.ndarray, sizes: Sequence[int], seed: int = 0) -> tuple[Any,
     from recbole_think.itemic.backbone import tiny
     from recbole_think.itemic.codes import Codes
     from recbole_think.itemic.vocabulary import extend_tokenizer, teach_vocabulary
+    from recbole_think.prompts.templates import RECOMMENDATION_SYSTEM, RECOMMENDATION_USER
 
     texts = item_texts(len(table))
-    model, tokenizer = tiny(texts, seed)
+    model, tokenizer = tiny([*texts, *[RECOMMENDATION_SYSTEM, RECOMMENDATION_USER] * 9], seed)  # so the frame is short
     codes = Codes(table, tuple(sizes))
     vocabulary = extend_tokenizer(tokenizer, codes)
     teach_vocabulary(model, vocabulary, codes, texts)

@@ -125,7 +125,7 @@ class Opened:
 def run_opened(model: str, config_dict: Mapping[str, Any], dataset: str = "toy") -> Opened:
     """Run ``model`` through the public entry, and keep hold of its trainer and data as they pass by."""
     from recbole_think import record
-    from recbole_think.run import run
+    from recbole_think.experiment import run
 
     with mock.patch.object(record, "write", wraps=record.write) as write:
         result = run(model, dataset, config_dict=dict(config_dict))

@@ -44,7 +44,7 @@ def header(path: Path) -> dict[str, str]:
         InputError: the file is not UTF-8, or a column is not written ``name:type``.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             first = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as why:
         raise InputError(f"{path} is not UTF-8 text: {why}; convert it first") from why
@@ -56,6 +56,8 @@ def header(path: Path) -> dict[str, str]:
                 f"{path}: the first line must name tab-separated columns as name:type "
                 f"(token, token_seq, float, float_seq), got {column[:60]!r}"
             )
+        if name in names:
+            raise InputError(f"{path}: the first line names the column {name!r} twice; rename one")
         names[name] = kind
     return names
 

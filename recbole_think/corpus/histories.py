@@ -95,7 +95,7 @@ def fingerprint(train: Histories, *held_out: tuple[np.ndarray, np.ndarray], user
     for part in held_out:
         for user, item in sorted(zip(*part, strict=True)):
             lines[str(users[user])].append(f"| {items[item]}")
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{len(items)} items".encode())  # the catalogue that is ranked
     for user in sorted(lines):
         digest.update(f"{user}\t{' '.join(lines[user])}\n".encode())
     return digest.hexdigest()[:16]

@@ -19,7 +19,7 @@ CATEGORY_WORDS = ("categor", "class", "genre", "type")
 MOST_WITHOUT_TEXT = 0.2
 # <|im_start|>, <a_12>, </think>, <start_of_turn>, [INST], [PAD] ... whatever a tokenizer might treat as special
 TOKEN_LIKE = re.compile(r"<(\|[^<>]{0,60}\||[^<>\s]{1,60})>|\[(/?[A-Z_]{2,20}\d*)\]")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\ufeff]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]+")
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,11 @@ class ItemText:
 
 def neutralise(text: str) -> str:
     """Return ``text`` with nothing in it that could be read as a special or itemic token, on one line."""
-    calm = CONTROL.sub(" ", text)
-    calm = TOKEN_LIKE.sub(lambda match: f"({match.group(1) or match.group(2)})".replace("|", "/"), calm)
-    calm = calm.replace("<|", "(").replace("|>", ")")
+    calm, before = CONTROL.sub(" ", text), None
+    while calm != before:  # what stood inside one bracket may show itself once that is gone
+        before = calm
+        calm = TOKEN_LIKE.sub(lambda match: f"({match.group(1) or match.group(2)})".replace("|", "/"), calm)
+        calm = calm.replace("<|", "(").replace("|>", ")")
     return " ".join(calm.split())
 
 
@@ -63,11 +65,12 @@ def read_items(path: Path, id_field: str, raw_ids: Sequence[str], lenient: bool 
     Raises:
         InputError: no file, a malformed line, an id listed twice, or over 20 % of the items without text.
     """
-    if lenient and not path.is_file():
-        return [ItemText(neutralise(str(raw))) for raw in raw_ids], len(raw_ids)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: OneRecThink reads item titles from it (id, title, anything else)")
-    rows = read_rows(path, id_field)
+    try:
+        rows = read_rows(path, id_field)
+    except InputError:
+        if not lenient:
+            raise
+        rows = {}
     items = [_item_text(rows.get(raw, {}), raw) for raw in raw_ids]
     without = sum(1 for raw in raw_ids if not any(rows.get(raw, {}).values()))
     if not lenient and without > MOST_WITHOUT_TEXT * len(raw_ids):
@@ -91,7 +94,7 @@ def read_rows(path: Path, id_field: str) -> dict[str, dict[str, str]]:
         raise InputError(f"{path} has no id column {id_field!r} (it has: {', '.join(columns)})")
     names, kinds = list(columns), list(columns.values())
     rows: dict[str, dict[str, str]] = {}
-    with path.open(encoding="utf-8", newline="\n") as file:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
         try:
             lines = file.read().split("\n")[1:]
         except UnicodeDecodeError as why:
@@ -118,5 +121,5 @@ def _item_text(row: dict[str, str], raw: str) -> ItemText:
     texts = {name: neutralise(text) for name, text in row.items()}
     texts = {name: text for name, text in texts.items() if text}
     title_column = next((name for name in texts if any(word in name.lower() for word in TITLE_WORDS)), None)
-    title = texts.pop(title_column) if title_column else next(iter(texts.values()), neutralise(raw))
-    return ItemText(title, texts)
+    title_column = title_column or next(iter(texts), None)
+    return ItemText(texts.pop(title_column) if title_column else neutralise(raw), texts)

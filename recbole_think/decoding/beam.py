@@ -55,7 +55,8 @@ def beam_search(
     Raises:
         InputError: sizes that do not fit, or a mask that leaves a user nothing.
     """
-    _require(trie, code_tokens, num_beams, normalize, input_ids, item_mask)
+    _require(trie, code_tokens, num_beams, normalize)
+    _require_prompts(trie, input_ids, attention_mask, item_mask)
     walk = _Walk(model, input_ids, attention_mask)
     hidden = walk.prefill()  # [B, 1, d]
     batch = len(input_ids)
@@ -161,15 +162,27 @@ def _ranked(trie: SidTrie, nodes: Tensor, scores: Tensor, codes: Tensor, num_bea
     return BeamResult(items, scores, codes)
 
 
-def _require(trie, code_tokens, num_beams, normalize, input_ids, item_mask) -> None:
+def _require(trie, code_tokens, num_beams, normalize) -> None:
     if not 1 <= num_beams <= trie.n:
         raise InputError(f"num_beams must be 1 to the catalogue's {trie.n} items, got {num_beams}")
     if len(code_tokens) != trie.levels:
         raise InputError(f"code_tokens has {len(code_tokens)} levels, the trie {trie.levels}")
+    for level, (tokens, codes) in enumerate(zip(code_tokens, trie.codes, strict=True), start=1):
+        if int(codes.max()) >= len(tokens):
+            raise InputError(f"level {level}: code {int(codes.max())} has no token, code_tokens names {len(tokens)}")
     if normalize not in NORMALIZE:
         raise InputError(f"normalize must be one of {NORMALIZE}, got {normalize!r}")
-    if not input_ids.shape[1]:
-        raise InputError("beam search needs a prompt of at least one token")
+
+
+def _require_prompts(trie, input_ids, attention_mask, item_mask) -> None:
+    if input_ids.ndim != 2 or not input_ids.shape[1]:
+        raise InputError(f"beam search needs prompts [B, T >= 1], got shape {tuple(input_ids.shape)}")
+    if attention_mask.shape != input_ids.shape:
+        raise InputError(f"attention_mask is {tuple(attention_mask.shape)}, the prompts {tuple(input_ids.shape)}")
+    if not attention_mask[:, -1].bool().all() or (attention_mask.diff(dim=1) < 0).any():
+        raise InputError("prompts must be left-padded and hold at least one token each: pad on the left")
+    if item_mask is not None and item_mask.shape != (len(input_ids), trie.n):
+        raise InputError(f"item_mask is {tuple(item_mask.shape)}, expected ({len(input_ids)}, {trie.n})")
     if item_mask is not None and item_mask.all(1).any():
         user = int(item_mask.all(1).nonzero()[0])
         raise InputError(f"row {user}: every item is masked, nothing can be recommended")

@@ -20,7 +20,7 @@ def full_sort_scores(ranked: Sequence[Sequence[int]], n_items: int) -> Tensor:
     """
     scores = torch.full((len(ranked), n_items), NOT_RANKED)
     for row, items in enumerate(ranked):
-        if len(set(items)) != len(items) or 0 in items:
+        if len(set(items)) != len(items) or min(items, default=1) < 1:
             raise ValueError(f"row {row}: expected distinct item ids >= 1, got {list(items)[:10]}")
         scores[row, list(items)] = torch.arange(len(items), 0, -1, dtype=torch.float32)
     return scores

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -61,7 +62,7 @@ def _from_source(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as why:
+    except (OSError, ValueError, KeyError, SafetensorError) as why:
         raise InputError(
             f"backbone.name={source!r} cannot be loaded: {str(why).splitlines()[0]} "
             f"(use {SMOLLM2}, {TINY}, a local Hugging Face folder, or a hub name where a network exists)"

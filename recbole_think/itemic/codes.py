@@ -10,6 +10,8 @@ import numpy as np
 from recbole_think.artifacts import load_tensors, save_tensors
 from recbole_think.errors import InputError
 
+MOST_LEVELS = 26  # a letter each
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -21,6 +23,8 @@ class Codes:
     def __post_init__(self):
         if self.table.ndim != 2 or self.table.shape[1] != len(self.sizes):
             raise InputError(f"codes have shape {self.table.shape}, expected [n, {len(self.sizes)}]")
+        if self.levels > MOST_LEVELS:
+            raise InputError(f"codes have {self.levels} levels, there are letters for {MOST_LEVELS}; use fewer levels")
         for level, size in enumerate(self.sizes):
             if self.table[:, level].min() < 0 or self.table[:, level].max() >= size:
                 raise InputError(f"codes of level {level + 1} must lie in 0..{size - 1}")

@@ -31,7 +31,10 @@ def text_vectors(texts: Sequence[str], encoder: str, cache: Path) -> np.ndarray:
     key = hashlib.sha256("\x00".join([encoder, *texts]).encode()).hexdigest()[:24]
     path = cache / "text_vectors" / f"{key}.npy"
     if path.is_file():
-        return np.load(path, allow_pickle=False)
+        try:
+            return np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as why:
+            raise InputError(f"{path} is damaged ({why}); delete it and run again") from why
     vectors = _encode(texts, encoder)
 
     def fill(draft: Path) -> None:
@@ -116,8 +119,10 @@ def file_vectors(path: Path, n: int) -> np.ndarray:
         raise InputError(f"itemic.vector_files: no file {path}")
     try:
         vectors = np.load(path, allow_pickle=False)
-    except ValueError as why:
+    except (ValueError, EOFError, OSError) as why:
         raise InputError(f"{path} is no plain .npy array: {why}") from why
+    if vectors.dtype.kind not in "fiu":
+        raise InputError(f"{path} holds {vectors.dtype} values, expected numbers")
     if vectors.ndim != 2 or len(vectors) != n:
         raise InputError(f"{path} has shape {vectors.shape}, expected ({n}, d): one row per item, padding left out")
     bad = np.flatnonzero(~np.isfinite(vectors).all(1))

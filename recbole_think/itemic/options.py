@@ -26,6 +26,17 @@ class ItemicOptions:
         check(0 <= self.levels <= 26, f"itemic.levels must be 0 (automatic) to 26, got {self.levels}")
         check(self.size == 0 or self.size >= 2, f"itemic.size must be 0 (automatic) or at least 2, got {self.size}")
         check(self.collisions in COLLISIONS, f"itemic.collisions must be one of {COLLISIONS}, got {self.collisions!r}")
+        check(
+            self.levels + (self.collisions == "extra_level") <= 26,
+            f"itemic.levels={self.levels} and an extra level need more than 26 letters; use fewer levels",
+        )
+        check(
+            self.collaborative_size >= 1, f"itemic.collaborative_size must be at least 1, got {self.collaborative_size}"
+        )
+        check(
+            self.collaborative_window >= 1,
+            f"itemic.collaborative_window must be at least 1, got {self.collaborative_window}",
+        )
         weights = (self.text_weight, self.collaborative_weight, *self.vector_weights)
         check(min(weights) >= 0, f"itemic weights must not be negative, got {weights}")
         check(
@@ -33,7 +44,8 @@ class ItemicOptions:
             f"itemic.vector_weights needs one weight per vector file, got {len(self.vector_weights)} for "
             f"{len(self.vector_files)}",
         )
-        check(sum(weights) + len(self.vector_files) > 0, "itemic: every weight is 0, nothing to make codes from")
+        of_files = len(self.vector_files) if not self.vector_weights else 0
+        check(sum(weights) + of_files > 0, "itemic: every weight is 0, nothing to make codes from")
 
 
 def shape(options: ItemicOptions, n: int) -> tuple[int, int]:
@@ -44,8 +56,8 @@ def shape(options: ItemicOptions, n: int) -> tuple[int, int]:
     """
     small = next((2**bits for bits in range(1, 7) if 4**bits >= 2 * n), None)
     levels = options.levels or (2 if small else 3 if 2 * n <= 256**3 else 4)
-    size = options.size or (small if small and levels >= 2 else 256)
-    return levels, size
+    size = options.size or (n if levels == 1 else small or 256)
+    return levels, size if options.size else max(2, min(size, n))
 
 
 @dataclass(frozen=True)

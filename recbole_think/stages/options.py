@@ -28,6 +28,12 @@ class RecommendationOptions:
     def __post_init__(self):
         check(self.epochs >= 1, f"recommendation.epochs must be at least 1, got {self.epochs}")
         check(self.learning_rate > 0, f"recommendation.learning_rate must be positive, got {self.learning_rate}")
+        check(
+            self.row_learning_rate >= 0,
+            f"recommendation.row_learning_rate must not be negative, got {self.row_learning_rate}",
+        )
+        check(self.weight_decay >= 0, f"recommendation.weight_decay must not be negative, got {self.weight_decay}")
+        check(self.max_grad_norm > 0, f"recommendation.max_grad_norm must be positive, got {self.max_grad_norm}")
         check(0 <= self.warmup < 1, f"recommendation.warmup is a share of the steps, got {self.warmup}")
         check(
             self.tokens_per_batch > 0, f"recommendation.tokens_per_batch must be positive, got {self.tokens_per_batch}"

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from recbole_think.artifacts import disk_guard, load_tensors, read_json, save_tensors, write_json
+from recbole_think.errors import InputError
 from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, windows
 from recbole_think.stages.options import RecommendationOptions
@@ -113,6 +114,8 @@ class BatchPlan(Dataset):
         for epoch in range(options.epochs):
             generator = np.random.default_rng([context.seed, epoch])
             cut = list(windows(context.histories, max_history + 1, generator))
+            if not cut:
+                raise InputError("no user has two training events: there is no transition to learn from")
             lengths = [shared + levels * len(window) for window in cut]
             rows = packed_rows(lengths, shared, max(options.row_tokens, *lengths))
             self.tokens += sum(lengths) - shared * (len(lengths) - len(rows))

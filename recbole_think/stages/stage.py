@@ -67,7 +67,8 @@ def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]
     """
     rows, parent = [], digest(context.facts)
     for stage in stages:
-        wanted = {"stage": stage.name, "options": asdict(stage.options), "parent": parent, **context.facts}
+        # the parent's digest last: a refusal should name the fact itself where it can
+        wanted = {"stage": stage.name, "options": asdict(stage.options), **context.facts, "parent": parent}
         folder = context.folder / stage.name
         row = _finished(folder, wanted, context.model)
         if row is None:

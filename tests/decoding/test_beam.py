@@ -141,7 +141,7 @@ def test_what_stands_in_the_padding_changes_nothing():
 
 @pytest.mark.parametrize("normalize", KINDS)
 def test_equal_scores_are_ordered_by_item(normalize):
-    model, table, trie, prompts = world()
+    model, _table, trie, prompts = world()
     with torch.no_grad():
         model.lm_head.weight.zero_()  # every token is as likely as every other
     found = search(model, trie, prompts, N, normalize)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ def test_every_sequence_is_in_one_batch_and_no_padded_batch_exceeds_the_budget(b
 def test_batches_are_filled_before_another_is_begun():
     lengths = np.random.default_rng(0).integers(1, 40, 60).tolist()
     batches = token_batches(lengths, 100)
-    for batch, following in zip(batches[:-1], batches[1:], strict=True):
+    for batch, following in itertools.pairwise(batches):
         assert lengths[following[0]] * (len(batch) + 1) > 100
 
 

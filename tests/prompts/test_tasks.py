@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_every_transition_is_in_exactly_one_window_and_no_window_is_too_long(lon
     wanted = Counter()
     for user in range(1, histories.n_users):
         history = histories.of(user).tolist()
-        wanted.update(zip(history[:-1], history[1:], strict=True))
+        wanted.update(itertools.pairwise(history))
     assert found == wanted
     assert all(2 <= len(window) <= longest for window in cut)
 
@@ -116,7 +117,7 @@ def test_windows_are_as_few_as_the_first_cut_allows():
     histories = random_histories([47])
     for seed in range(20):
         cut = list(windows(histories, 6, np.random.default_rng(seed)))
-        lengths = sorted(((w[0], len(w)) for w in cut))
+        lengths = sorted((w[0], len(w)) for w in cut)
         assert all(length == 6 for _, length in lengths[1:-1]), "only the first and the last may be short"
 
 

@@ -1,4 +1,5 @@
 import functools
+import itertools
 import math
 from collections import Counter
 
@@ -60,13 +61,14 @@ def recall(context: Context) -> float:
 def options(**more) -> RecommendationOptions:
     return RecommendationOptions(
         **{
-            "epochs": 6, "learning_rate": 1e-2, "row_learning_rate": 1e-2, "tokens_per_batch": 400, "row_tokens": 100,
+            "epochs": 6, "learning_rate": 1e-2, "row_learning_rate": 1e-2, "tokens_per_batch": 200, "row_tokens": 100,
             "precision": "float32", "validations": 3, "checkpoints": 0, "dropout": 0.0,
             **more,
         }
     )  # fmt: skip
 
 
+LEARNT = options(epochs=16, learning_rate=5e-3, validations=1)
 WINDOWS = [[1, 2, 3], [4, 5], [9, 2, 9, 7], [3, 3], [8, 6, 11, 12, 1], [5, 2], [7, 10, 4], [12, 1]]
 
 
@@ -94,7 +96,9 @@ def test_the_loss_is_the_mean_cross_entropy_among_the_codes_of_each_level():
     rows = [WINDOWS[:2], WINDOWS[2:3], WINDOWS[3:6]]
     losses = [loss for row in rows for window in row for loss in by_hand(model, vocabulary, window)]
     found = code_loss(model, batch_of(vocabulary, rows), vocabulary.code_tokens, 0.5)
-    assert float(found) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-5), "no dropout outside training"
+    assert float(found.detach()) == pytest.approx(float(torch.stack(losses).mean().detach()), abs=1e-5), (
+        "no dropout outside training"
+    )
 
 
 def test_a_batch_of_eight_is_eight_batches_of_one_in_loss_and_gradients():
@@ -109,7 +113,9 @@ def test_a_batch_of_eight_is_eight_batches_of_one_in_loss_and_gradients():
             for batch, count in zip(batches, counts, strict=True)
         )
         loss.backward()
-        return float(loss), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        return float(loss.detach()), {
+            name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+        }
 
     loss, gradients = measured([batch_of(vocabulary, [WINDOWS[:3], WINDOWS[3:4], WINDOWS[4:]])])
     alone, of_alone = measured([batch_of(vocabulary, [[window]]) for window in WINDOWS])
@@ -122,8 +128,9 @@ def test_a_batch_of_eight_is_eight_batches_of_one_in_loss_and_gradients():
 def test_dropout_changes_the_loss_in_training_alone():
     model, vocabulary = taught(TABLE, SIZES)
     batch = batch_of(vocabulary, [WINDOWS[:2]])
-    still = [float(code_loss(model.eval(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
-    moving = [float(code_loss(model.train(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
+    with torch.no_grad():
+        still = [float(code_loss(model.eval(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
+        moving = [float(code_loss(model.train(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
     assert still[0] == still[1] and moving[0] != moving[1]
 
 
@@ -153,7 +160,7 @@ def test_the_plan_holds_every_transition_once_an_epoch_within_its_budgets(row_to
     wanted = Counter()
     for user in range(1, context.histories.n_users):
         history = context.histories.of(user).tolist()
-        wanted.update(zip(history[:-1], history[1:], strict=True))
+        wanted.update(itertools.pairwise(history))
     assert found == Counter({pair: epochs * count for pair, count in wanted.items()})
     assert max(map(len, cut)) == 4, "three items of history and the next"
     frame = len(plan.frame)
@@ -184,13 +191,13 @@ def test_a_determined_world_is_learnt(tmp_path):
     context = world(tmp_path)
     assert recall(context) < 0.7, "not known beforehand"
     words = context.model.get_input_embeddings().text.weight.clone()
-    [row] = run_stages([Recommendation(options(epochs=8), max_history=5)], context)
+    [row] = run_stages([Recommendation(LEARNT, max_history=5)], context)
     assert recall(context) > 0.95
     assert row["best_score"] > 0.95 and row["loss"] < 0.5
     assert torch.equal(context.model.get_input_embeddings().text.weight, words), "words stay as they were"
     assert not (tmp_path / "recommendation" / "checkpoints").exists()
     again = world(tmp_path)
-    [row] = run_stages([Recommendation(options(epochs=8), max_history=5)], again)
+    [row] = run_stages([Recommendation(LEARNT, max_history=5)], again)
     assert row["skipped"] and recall(again) > 0.95
 
 
@@ -242,7 +249,7 @@ def count_steps(monkeypatch):
 
 @pytest.mark.parametrize("cut_off_at", [2, 3])
 def test_an_interrupted_run_goes_on_to_the_same_weights(cut_off_at, tmp_path, monkeypatch):
-    wanted = options(epochs=4, validations=4, checkpoints=3, dropout=0.1)
+    wanted = options(epochs=3, validations=4, checkpoints=3, dropout=0.1)
     whole = world(tmp_path / "whole")
     [row] = run_stages([Recommendation(wanted, max_history=5)], whole)
 
@@ -291,11 +298,28 @@ def test_the_same_seed_trains_the_same_weights_and_another_others(tmp_path):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_bfloat16_trains_a_determined_world_too_and_keeps_float32_weights(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_language_model_multiplies_in_the_precision_asked_for_and_keeps_float32_weights(precision, tmp_path):
     context = world(tmp_path)
-    run_stages([Recommendation(options(epochs=8, precision="bfloat16"), max_history=5)], context)
-    assert recall(context) > 0.9
+    seen, scored = set(), set()
+    product = context.model.get_decoder().layers[0].mlp.down_proj
+    product.register_forward_hook(lambda module, _, out: seen.add(out.dtype) if torch.is_grad_enabled() else None)
+    head = context.model.get_output_embeddings()
+    real = head.code_logits
+    head.code_logits = lambda *args: scored.add((found := real(*args)).dtype) or found
+    [row] = run_stages([Recommendation(options(epochs=2, precision=precision), max_history=5)], context)
+    assert seen == {getattr(torch, precision)}
+    assert scored == {torch.float32}, "logits and their softmax are float32 in any case"
+    assert math.isfinite(row["loss"]) and row["loss"] < math.log(4) + 0.1
     assert {value.dtype for value in context.model.parameters()} == {torch.float32}
+
+
+def test_the_stage_prints_nothing_to_standard_output(tmp_path, capsys):
+    context = world(tmp_path, lambda users: 0.5)
+    for shown in (False, True):
+        context.folder, context.show_progress = tmp_path / str(shown), shown
+        run_stages([Recommendation(options(epochs=1), max_history=5)], context)
+    assert capsys.readouterr().out == "", "standard output belongs to the result (--json)"
 
 
 def test_a_loss_that_is_no_number_stops_with_the_stage_and_the_step(tmp_path):

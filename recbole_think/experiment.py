@@ -1,5 +1,7 @@
 """One experiment on one page: configuration, data, model, trainer, evaluation, record.
 
+(Not called run.py, since a module of that name would hide the function that ``from recbole_think import run`` means.)
+
 Replaces ``recbole.quick_start`` (which looks models up by RecBole's names, deep-copies them to count FLOPs,
 imports ray, and cannot reload its checkpoints on torch >= 2.6) without touching RecBole.
 """
@@ -122,8 +124,8 @@ def prepare(config: ThinkConfig) -> Data:
     """Load and split the data set with RecBole, and take the histories all masks are made of."""
     try:
         train, valid, test = data_preparation(config, create_dataset(config))
-    except OSError as why:
-        raise InputError(f"data set {config['dataset']!r} could not be read or downloaded: {why}") from why
+    except (OSError, ValueError) as why:  # RecBole's own words for data it cannot use
+        raise InputError(f"data set {config['dataset']!r} cannot be used: {' '.join(str(why).split())}") from why
     for loader in (valid, test):
         release_own_mask(loader)
     dataset = training_data(train)

@@ -1,0 +1,1 @@
+"""Recommenders RecBole lacks, or has with a fault: one file each."""
