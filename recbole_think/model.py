@@ -14,27 +14,15 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
 from recbole_think.artifacts import read_json, require_same, write_json
+from recbole_think.blocks import BLOCKS, STAGES, settle
 from recbole_think.corpus.histories import Histories, training_histories
 from recbole_think.corpus.items import read_items, read_rows
-from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, health
-from recbole_think.itemic.options import BackboneOptions, ItemicOptions
 from recbole_think.options import near_hint, read_options
-from recbole_think.prompts.options import PromptOptions
-from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import read_normal
 
 log = logging.getLogger(__name__)
-BUILT_IN = ("smollm2-135m", "tiny")  # backbones that need no folder
-STAGES = ("recommendation",)  # in the order they may run
-BLOCKS = {
-    "itemic": ItemicOptions,
-    "backbone": BackboneOptions,
-    "prompts": PromptOptions,
-    "recommendation": RecommendationOptions,
-    "decode": DecodeOptions,
-}
 
 
 class OneRecThink(SequentialRecommender):
@@ -71,17 +59,7 @@ class OneRecThink(SequentialRecommender):
         self.codes, self.health = self._make_codes()
         self._build_language_model(*backbone)
 
-    @staticmethod
-    def settle(final: dict) -> None:
-        """Derive RecBole's keys from ours: one truth per fact."""
-        for name in BLOCKS:
-            if not isinstance(final.get(name) or {}, dict):
-                raise InputError(f"{name} must be a block of options, got {final[name]!r}")
-        if not isinstance(final.get("stages") or [], list):
-            raise InputError(f"stages must be a list such as [recommendation], got {final['stages']!r}")
-        final["stages"] = final.get("stages") or []
-        final["MAX_ITEM_LIST_LENGTH"] = (final.get("prompts") or {}).get("max_history", PromptOptions.max_history)
-        _make_paths_absolute(final)
+    settle = staticmethod(settle)
 
     @staticmethod
     def require_inputs(config) -> None:
@@ -236,17 +214,6 @@ class OneRecThink(SequentialRecommender):
     def predict(self, interaction):
         """Sampled evaluation is refused with the configuration; see ``require_inputs``."""
         raise RuntimeError("OneRecThink ranks the whole catalogue; set eval_args.mode=full")
-
-
-def _make_paths_absolute(final: dict) -> None:
-    """The run works inside its own folder: paths of the caller are made absolute before."""
-    for block, key, own in (("backbone", "name", BUILT_IN), ("itemic", "encoder", ("packaged",))):
-        name = (final.get(block) or {}).get(key)
-        if isinstance(name, str) and name not in own and Path(name).expanduser().is_dir():
-            final[block][key] = str(Path(name).expanduser().resolve())
-    files = (final.get("itemic") or {}).get("vector_files")
-    if isinstance(files, list):
-        final["itemic"]["vector_files"] = [str(Path(str(file)).expanduser().resolve()) for file in files]
 
 
 def item_file(config) -> Path:

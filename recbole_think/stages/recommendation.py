@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 
-from recbole_think.artifacts import disk_guard, load_tensors, read_json, save_tensors, write_json
+from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, windows
@@ -29,6 +29,7 @@ from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.precision import choose
 from recbole_think.stages.progress import use_bar
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
+from recbole_think.stages.validation import BestWeights
 
 log = logging.getLogger(__name__)
 COMPLETE = "complete"  # marks a checkpoint whose files are all there
@@ -223,47 +224,3 @@ def arguments(options: RecommendationOptions, context: Context, folder: Path, st
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-
-
-class BestWeights(TrainerCallback):
-    """Validates at planned steps by full ranking, and keeps the weights that scored best."""
-
-    def __init__(self, context: Context, options: RecommendationOptions, folder: Path, steps: int):
-        self.context, self.options, self.folder = context, options, folder
-        self.when = {round(steps * (i + 1) / options.validations) for i in range(options.validations)}
-        self.path = folder / "validation.json"
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Validation score by step, so far."""
-        return read_json(self.path) if self.path.is_file() else {}
-
-    @property
-    def score(self) -> float:
-        """Best validation score so far."""
-        return max(self.scores.values(), default=float("-inf"))
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Validate, and keep the weights if they are the best."""
-        if state.global_step not in self.when:
-            return
-        model = self.context.model
-        model.eval()
-        found = self.context.validate(self.options.valid_users)
-        model.train()
-        self.context.scalar("recommendation/valid", found, state.global_step)
-        log.info("stage recommendation, step %d of %d: validation %.4f", state.global_step, state.max_steps, found)
-        earlier = {step: score for step, score in self.scores.items() if int(step) < state.global_step}
-        if found > max(earlier.values(), default=float("-inf")):
-            save_tensors(self.folder / BEST, trainable(model))
-        write_json(self.path, {**earlier, str(state.global_step): found})
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Pass the loss on to TensorBoard."""
-        if logs and "loss" in logs:
-            self.context.scalar("recommendation/loss", logs["loss"], state.global_step)
-
-    def curve(self, history: list[dict]) -> list[dict[str, float]]:
-        """Loss and validation by step, for the report."""
-        rows = [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
-        return [*rows, *({"step": int(step), "valid": score} for step, score in self.scores.items())]

@@ -1,0 +1,42 @@
+"""The blocks of OneRecThink.yaml, one per room, and what RecBole's own keys must be because of them."""
+
+from pathlib import Path
+
+from recbole_think.decoding.options import DecodeOptions
+from recbole_think.errors import InputError
+from recbole_think.itemic.options import BackboneOptions, ItemicOptions
+from recbole_think.prompts.options import PromptOptions
+from recbole_think.stages.options import RecommendationOptions
+
+BUILT_IN = ("smollm2-135m", "tiny")  # backbones that need no folder
+STAGES = ("recommendation",)  # in the order they may run
+BLOCKS = {
+    "itemic": ItemicOptions,
+    "backbone": BackboneOptions,
+    "prompts": PromptOptions,
+    "recommendation": RecommendationOptions,
+    "decode": DecodeOptions,
+}
+
+
+def settle(final: dict) -> None:
+    """Derive RecBole's keys from ours: one truth per fact."""
+    for name in BLOCKS:
+        if not isinstance(final.get(name) or {}, dict):
+            raise InputError(f"{name} must be a block of options, got {final[name]!r}")
+    if not isinstance(final.get("stages") or [], list):
+        raise InputError(f"stages must be a list such as [recommendation], got {final['stages']!r}")
+    final["stages"] = final.get("stages") or []
+    final["MAX_ITEM_LIST_LENGTH"] = (final.get("prompts") or {}).get("max_history", PromptOptions.max_history)
+    _make_paths_absolute(final)
+
+
+def _make_paths_absolute(final: dict) -> None:
+    """The run works inside its own folder: paths of the caller are made absolute before."""
+    for block, key, own in (("backbone", "name", BUILT_IN), ("itemic", "encoder", ("packaged",))):
+        name = (final.get(block) or {}).get(key)
+        if isinstance(name, str) and name not in own and Path(name).expanduser().is_dir():
+            final[block][key] = str(Path(name).expanduser().resolve())
+    files = (final.get("itemic") or {}).get("vector_files")
+    if isinstance(files, list):
+        final["itemic"]["vector_files"] = [str(Path(str(file)).expanduser().resolve()) for file in files]

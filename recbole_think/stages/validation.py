@@ -1,0 +1,60 @@
+"""Validation during a stage: by full ranking at planned steps, keeping the weights that scored best.
+
+Takes any options with ``validations`` and ``valid_users``. The scores so far lie in ``validation.json``, so that an
+interrupted stage goes on comparing with what it had.
+"""
+
+import logging
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from recbole_think.artifacts import read_json, save_tensors, write_json
+from recbole_think.stages.stage import BEST, Context, trainable
+
+log = logging.getLogger(__name__)
+
+
+class BestWeights(TrainerCallback):
+    """Validates at planned steps by full ranking, and keeps the weights that scored best."""
+
+    def __init__(self, context: Context, options, folder: Path, steps: int):
+        self.context, self.options, self.folder = context, options, folder
+        self.stage = folder.name
+        self.when = {round(steps * (i + 1) / options.validations) for i in range(options.validations)}
+        self.path = folder / "validation.json"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Validation score by step, so far."""
+        return read_json(self.path) if self.path.is_file() else {}
+
+    @property
+    def score(self) -> float:
+        """Best validation score so far."""
+        return max(self.scores.values(), default=float("-inf"))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Validate, and keep the weights if they are the best."""
+        if state.global_step not in self.when:
+            return
+        model = self.context.model
+        model.eval()
+        found = self.context.validate(self.options.valid_users)
+        model.train()
+        self.context.scalar(f"{self.stage}/valid", found, state.global_step)
+        log.info("stage %s, step %d of %d: validation %.4f", self.stage, state.global_step, state.max_steps, found)
+        earlier = {step: score for step, score in self.scores.items() if int(step) < state.global_step}
+        if found > max(earlier.values(), default=float("-inf")):
+            save_tensors(self.folder / BEST, trainable(model))
+        write_json(self.path, {**earlier, str(state.global_step): found})
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Pass the loss on to TensorBoard."""
+        if logs and "loss" in logs:
+            self.context.scalar(f"{self.stage}/loss", logs["loss"], state.global_step)
+
+    def curve(self, history: list[dict]) -> list[dict[str, float]]:
+        """Loss and validation by step, for the report."""
+        rows = [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
+        return [*rows, *({"step": int(step), "valid": score} for step, score in self.scores.items())]
