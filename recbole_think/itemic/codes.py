@@ -78,7 +78,9 @@ def health(codes: Codes, raw_table: np.ndarray, categories: Sequence[str | None]
         "collisions_after": round(collision_rate(codes.table), 4),
     }
     if any(categories):
-        purity = {f"first_{depth}": _purity(codes.table[:, :depth], categories) for depth in range(min(3, codes.levels))}
+        purity = {
+            f"first_{depth}": _purity(codes.table[:, :depth], categories) for depth in range(min(3, codes.levels))
+        }
         figures["category_purity"] = purity
     return figures
 
