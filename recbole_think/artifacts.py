@@ -121,10 +121,15 @@ def digest(content: Any, length: int = 8) -> str:
 def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
     """Refuse an artifact made from something else, naming the first fact that differs.
 
+    Args:
+        found: facts read back from JSON.
+        wanted: facts of this run, compared as JSON would give them back (tuples as lists).
+        where: the artifact.
+
     Raises:
         InputError: a fact differs.
     """
-    for key, value in wanted.items():
+    for key, value in json.loads(json.dumps(wanted, default=str)).items():
         if found.get(key) != value:
             raise InputError(
                 f"{where} was made with {key}={found.get(key)!r}, this run has {key}={value!r}; "

@@ -60,9 +60,9 @@ class ThinkConfig(Config):
         self._argv = list(argv)  # never sys.argv: a library must not read its host's command line
         try:
             super().__init__(model, dataset, list(config_files), dict(config_dict or {}))
-        except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, yaml.YAMLError) as why:
-            if isinstance(why, InputError):
-                raise
+        except InputError:
+            raise
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as why:  # RecBole's words for bad settings
             said = " ".join(str(why).split())
             raise InputError(f"configuration of {model} on {dataset}: {said}") from why
 

@@ -20,7 +20,6 @@ from recbole_think.corpus.items import read_items, read_rows
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, health
 from recbole_think.options import near_hint, read_options
-from recbole_think.stages.stage import read_normal
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ class OneRecThink(SequentialRecommender):
     def _make_codes(self) -> tuple[Codes, dict]:
         """Read the codes of this run folder, or make them."""
         options, folder = self.options["itemic"], self.folder / "itemic"
-        wanted = read_normal({"options": options.__dict__, "data_fingerprint": self.fingerprint, "seed": self.seed})
+        wanted = {"options": options.__dict__, "data_fingerprint": self.fingerprint, "seed": self.seed}
         if (folder / "facts.json").is_file():
             facts = read_json(folder / "facts.json")
             require_same(facts["made_from"], wanted, folder)

@@ -4,7 +4,6 @@ A stage owns ``<run folder>/<name>/``: ``weights.safetensors`` (what it trained)
 presence means finished) and ``log.json`` (its curve). Knows nothing of what a stage does inside.
 """
 
-import json
 import logging
 import shutil
 import time
@@ -101,7 +100,7 @@ def _finished(folder: Path, wanted: dict[str, Any], model) -> dict[str, Any] | N
     if not (folder / "facts.json").is_file():
         return None
     facts = read_json(folder / "facts.json")
-    require_same(facts["made_from"], read_normal(wanted), folder)
+    require_same(facts["made_from"], wanted, folder)
     load_weights(model, load_tensors(folder / "weights.safetensors"))
     return {**facts["row"], "skipped": True}
 
@@ -118,12 +117,7 @@ def _keep(folder: Path, wanted: dict[str, Any], model, outcome: Outcome, seconds
         "digest": digest({**wanted, "loss": outcome.loss}),
     }
     write_json(folder / "log.json", {"curve": outcome.curve})
-    write_json(folder / "facts.json", {"made_from": read_normal(wanted), "row": row})
+    write_json(folder / "facts.json", {"made_from": wanted, "row": row})
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / BEST).unlink(missing_ok=True)
     return row
-
-
-def read_normal(content: dict[str, Any]) -> dict[str, Any]:
-    """Return content as it would come back from JSON (tuples become lists), to compare with what was read."""
-    return json.loads(json.dumps(content, default=str))

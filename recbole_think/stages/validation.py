@@ -45,7 +45,7 @@ class BestWeights(TrainerCallback):
         self.context.scalar(f"{self.stage}/valid", found, state.global_step)
         log.info("stage %s, step %d of %d: validation %.4f", self.stage, state.global_step, state.max_steps, found)
         earlier = {step: score for step, score in self.scores.items() if int(step) < state.global_step}
-        if found > max(earlier.values(), default=float("-inf")):
+        if not earlier or found > max(earlier.values()):
             save_tensors(self.folder / BEST, trainable(model))
         write_json(self.path, {**earlier, str(state.global_step): found})
 
