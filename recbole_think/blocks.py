@@ -5,15 +5,18 @@ from pathlib import Path
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.itemic.options import BackboneOptions, ItemicOptions
-from recbole_think.prompts.options import PromptOptions
-from recbole_think.stages.options import RecommendationOptions
+from recbole_think.prompts.options import OWN, AlignmentOptions, PromptOptions
+from recbole_think.stages.options import MultiTaskOptions, RecommendationOptions, WarmupOptions
 
 BUILT_IN = ("smollm2-135m", "tiny")  # backbones that need no folder
-STAGES = ("recommendation",)  # in the order they may run
+STAGES = ("token_warmup", "multi_task", "recommendation")  # in the order they may run
 BLOCKS = {
     "itemic": ItemicOptions,
     "backbone": BackboneOptions,
     "prompts": PromptOptions,
+    "alignment": AlignmentOptions,
+    "token_warmup": WarmupOptions,
+    "multi_task": MultiTaskOptions,
     "recommendation": RecommendationOptions,
     "decode": DecodeOptions,
 }
@@ -37,6 +40,9 @@ def _make_paths_absolute(final: dict) -> None:
         name = (final.get(block) or {}).get(key)
         if isinstance(name, str) and name not in own and Path(name).expanduser().is_dir():
             final[block][key] = str(Path(name).expanduser().resolve())
+    general = (final.get("alignment") or {}).get("general")
+    if isinstance(general, str) and general != OWN:
+        final["alignment"]["general"] = str(Path(general).expanduser().resolve())
     files = (final.get("itemic") or {}).get("vector_files")
     if isinstance(files, list):
         final["itemic"]["vector_files"] = [str(Path(str(file)).expanduser().resolve()) for file in files]

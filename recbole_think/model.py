@@ -17,9 +17,11 @@ from recbole_think.artifacts import read_json, require_same, write_json
 from recbole_think.blocks import BLOCKS, STAGES, settle
 from recbole_think.corpus.histories import Histories, training_histories
 from recbole_think.corpus.items import read_items, read_rows
+from recbole_think.corpus.users import read_profiles, require_known
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, health
 from recbole_think.options import near_hint, read_options
+from recbole_think.prompts.options import OWN
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class OneRecThink(SequentialRecommender):
         self._answers = [0, 0]  # illegal, all
         self.user_field = config["USER_ID_FIELD"]
         self.items = self._read_texts(config, dataset)
+        self.profiles = self._read_profiles(config, dataset)
         self.histories = training_histories(dataset)
         backbone = self._load_backbone()  # before the codes: what is wrong with it should be known early
         self.codes, self.health = self._make_codes()
@@ -83,16 +86,27 @@ class OneRecThink(SequentialRecommender):
                     f"eval_args.mode={mode!r} ({phase}): a generative model names items out of the whole catalogue; "
                     f"set eval_args.mode=full"
                 )
-        path = item_file(config)
+        path = atomic_file(config, "item")
         if path.parent.is_dir():  # absent: RecBole is about to download it
             read_rows(path, config["ITEM_ID_FIELD"])
+        users = atomic_file(config, "user")
+        if users.is_file():
+            require_known(users, config["USER_ID_FIELD"], atomic_file(config, "inter"))
+        if blocks["alignment"].general != OWN:
+            from recbole_think.prompts.general import read_general
+
+            read_general(Path(blocks["alignment"].general))
 
     def _read_texts(self, config, dataset):
         raw = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
-        items, without = read_items(item_file(config), config["ITEM_ID_FIELD"], raw)
+        items, without = read_items(atomic_file(config, "item"), config["ITEM_ID_FIELD"], raw)
         if without:
             log.warning("%d of %d items have no text and are called by their id", without, len(items))
         return items
+
+    def _read_profiles(self, config, dataset):
+        raw = [str(token) for token in dataset.field2id_token[dataset.uid_field][1:]]
+        return read_profiles(atomic_file(config, "user"), dataset.uid_field, raw, atomic_file(config, "inter"))
 
     def _make_codes(self) -> tuple[Codes, dict]:
         """Read the codes of this run folder, or make them."""
@@ -215,6 +229,6 @@ class OneRecThink(SequentialRecommender):
         raise RuntimeError("OneRecThink ranks the whole catalogue; set eval_args.mode=full")
 
 
-def item_file(config) -> Path:
-    """Path of the .item file."""
-    return Path(config["data_path"]) / f"{config['dataset']}.item"
+def atomic_file(config, kind: str) -> Path:
+    """Path of the data set's .item, .user or .inter file."""
+    return Path(config["data_path"]) / f"{config['dataset']}.{kind}"

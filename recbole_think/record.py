@@ -46,6 +46,7 @@ def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> No
         "seed": config["seed"],
     }
     write_json(folder / "facts.json", {**common, "parents": getattr(trainer, "parents", {})})
+    stages = getattr(trainer, "stage_rows", [])
     write_json(
         folder / "metrics.json",
         {
@@ -62,7 +63,9 @@ def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> No
             "repeated_target_share": data.repeated,
             "illegal_rate": test.illegal_rate,
             "seconds": clock.seconds,
-            "stages": getattr(trainer, "stage_rows", []),
+            "stages": stages,
+            "perplexity": perplexities(stages),
+            "alignment": {row["stage"]: row["figures"] for row in stages if row["figures"]},
             "peak_memory_mib": peak_memory_mib(),
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
             "train_tokens": getattr(trainer, "train_tokens", None),
@@ -74,6 +77,15 @@ def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> No
             "finished": time.strftime("%Y-%m-%d %H:%M:%S%z"),
         },
     )
+
+
+def perplexities(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Perplexity of held-out general text: the backbone's, and after every stage."""
+    known = [row for row in stages if row.get("perplexity") is not None]
+    if not known:
+        return []
+    before = {"after": "backbone", "perplexity": known[0]["perplexity_before"]}
+    return [before, *({"after": row["stage"], "perplexity": row["perplexity"]} for row in known)]
 
 
 def _write_ranks(path: Path, data, scores: dict) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 from recbole_think.leaderboard import committed_rows, table
 
+CAPTIONS = 3  # shown of those kept
+
 
 def summary(result: dict[str, Any]) -> str:
     """Return the page the command line ends with; its last line is the run folder.
@@ -15,6 +17,8 @@ def summary(result: dict[str, Any]) -> str:
     parts = [
         _head(metrics),
         *([_stages(metrics["stages"])] if metrics["stages"] else []),
+        *([_language(metrics)] if metrics.get("perplexity") else []),
+        *([_alignment(metrics["alignment"])] if metrics.get("alignment") else []),
         _metrics(result),
         *([_samples(metrics["samples"])] if metrics.get("samples") else []),
         f"run folder: {result['run_folder']}",
@@ -36,6 +40,7 @@ def _head(metrics: dict[str, Any]) -> str:
 
 
 def _stages(rows: list[dict[str, Any]]) -> str:
+    # alignment is validated by the loss on what is held out (with a minus), recommendation by the ranking metric
     lines = ["stage                 seconds      tokens  tokens/s    loss  best validation"]
     for row in rows:
         speed = row["tokens"] / max(row["seconds"], 1e-9)
@@ -43,6 +48,24 @@ def _stages(rows: list[dict[str, Any]]) -> str:
             f"{row['stage']:<18}{row['seconds']:>11.1f}{row['tokens']:>12,}{speed:>10,.0f}{row['loss']:>8.3f}"
             f"{row['best_score']:>17.4f}"
         )
+    return "\n".join(lines)
+
+
+def _language(metrics: dict[str, Any]) -> str:
+    said = ", ".join(f"{row['after']} {row['perplexity']:.2f}" for row in metrics["perplexity"])
+    return f"perplexity of held-out general text, after each stage: {said}"
+
+
+def _alignment(figures: dict[str, dict[str, Any]]) -> str:
+    lines = ["alignment on held-out items     caption similarity  (random)  category  (random)  found@10  (chance)"]
+    for stage, row in figures.items():
+        lines.append(
+            f"{stage:<32}{row['similarity']:>18.3f}{row['similarity_random_item']:>10.3f}{row['category']:>10.3f}"
+            f"{row['category_random_item']:>10.3f}{row['retrieval_hit@10']:>10.3f}{row['retrieval_chance@10']:>10.3f}"
+        )
+    last = list(figures.values())[-1]
+    for caption in last["captions"][:CAPTIONS]:
+        lines.append(f"  {caption['title']}\n    described as: {' '.join(caption['caption'].split())}")
     return "\n".join(lines)
 
 

@@ -1,14 +1,21 @@
 """ThinkTrainer at RecBole's seam: runs the stages in order instead of epochs, and keeps the evaluator RecBole's."""
 
+from __future__ import annotations
+
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from recbole.trainer import Trainer
 
-from recbole_think.stages.stage import Context, run_stages
+from recbole_think.prompts.options import OWN
+from recbole_think.stages.stage import Context, Stage, run_stages
+
+if TYPE_CHECKING:
+    from recbole_think.prompts.material import Material
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +27,7 @@ class ThinkTrainer(Trainer):
         super().__init__(config, model)
         self.stage_rows: list[dict] = []
         self.parents: dict = {}
+        self._material: Material | None = None
         self._sample: tuple[int, object] | None = None
 
     @property
@@ -30,13 +38,55 @@ class ThinkTrainer(Trainer):
     def _build_optimizer(self, **kwargs):
         return None  # each stage has its own
 
-    def stages(self):
+    def stages(self) -> list[Stage]:
         """The recipe, in order."""
+        from recbole_think.stages.alignment import MultiTask, TokenWarmup
         from recbole_think.stages.recommendation import Recommendation
 
         options = self.model.options
-        known = {"recommendation": Recommendation(options["recommendation"], options["prompts"].max_history)}
-        return [stage for name, stage in known.items() if name in self.config["stages"]]
+        known: list[Stage] = [
+            TokenWarmup(options["token_warmup"], self.material, self._judge),
+            MultiTask(options["multi_task"], self.material, self._judge),
+            Recommendation(options["recommendation"], options["prompts"].max_history),
+        ]
+        return [stage for stage in known if stage.name in self.config["stages"]]
+
+    def material(self) -> Material:
+        """What alignment is made of; gathered when first asked for, since a finished run needs none of it."""
+        if self._material is None:
+            from recbole_think.prompts.material import Material
+
+            model = self.model
+            self._material = Material(
+                model.vocabulary, model.histories, model.items, model.profiles, self._general(),
+                model.options["alignment"], model.options["prompts"].max_history, model.seed,
+            )  # fmt: skip
+        return self._material
+
+    def _general(self) -> list:
+        from recbole_think.prompts.general import questions, read_general
+        from recbole_think.stages.speech import own_answers
+
+        model, options = self.model, self.model.options["alignment"]
+        if options.general != OWN:
+            return read_general(Path(options.general))
+        texts = [item.text for item in model.items]
+        asked = questions(options.general_prompts)
+        return own_answers(model.options["backbone"], asked, options.answer_tokens, model.cache, texts, model.seed)
+
+    def _judge(self, language_model) -> dict:
+        from recbole_think.itemic.embed import encode
+        from recbole_think.stages.precision import autocast
+        from recbole_think.stages.quality import judge
+
+        model = self.model
+        with autocast(language_model, model.options["multi_task"].precision, model.folder):
+            return judge(
+                language_model,
+                self.material(),
+                model.trie,
+                lambda texts: encode(texts, model.options["itemic"].encoder),
+            )
 
     def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
         """Run the stages; each ends with the weights validation chose.
@@ -51,12 +101,13 @@ class ThinkTrainer(Trainer):
             model=model.language_model,
             vocabulary=model.vocabulary,
             histories=model.histories,
+            perplexity=self._perplexity,
             validate=lambda users: self._score(self._sampled(valid_data, users)),
             seed=self.config["seed"],
             facts={
                 "data_fingerprint": model.fingerprint,
                 "seed": self.config["seed"],
-                **{name: asdict(options[name]) for name in ("itemic", "backbone", "prompts")},
+                **{name: asdict(options[name]) for name in ("itemic", "backbone", "prompts", "alignment")},
             },
             scalar=self.tensorboard.add_scalar,
             show_progress=show_progress,
@@ -69,6 +120,11 @@ class ThinkTrainer(Trainer):
 
     def restore_best(self) -> None:
         """Nothing to do: ``fit`` ends with the chosen weights in place."""
+
+    def _perplexity(self, words_alone: bool) -> float:
+        from recbole_think.stages.alignment import general_perplexity
+
+        return general_perplexity(self.model.language_model, self.material(), words_alone)
 
     def _score(self, loader) -> float:
         score, _ = self._valid_epoch(loader)

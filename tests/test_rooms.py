@@ -16,12 +16,13 @@ ROOMS = {
     "corpus": {"errors", "options"},
     "itemic": BASE | {"corpus"},
     "prompts": BASE | {"corpus", "itemic"},
-    "stages": BASE | {"corpus", "itemic", "prompts"},
+    "stages": BASE | {"corpus", "itemic", "prompts", "decoding"},
     "decoding": BASE | {"corpus", "itemic"},
 }
 TOUCH_RECBOLE = {"config.py", "experiment.py", "model.py", "trainer.py", "evaluation.py", "catalog.py", "rivals"}
 TOUCH_TRANSFORMERS = {
-    "itemic/backbone.py", "itemic/vocabulary.py", "prompts/tasks.py", "stages", "decoding", "rivals",
+    "itemic/backbone.py", "itemic/vocabulary.py", "prompts/tasks.py", "prompts/alignment.py", "stages", "decoding",
+    "rivals",
 }  # fmt: skip
 
 

@@ -38,6 +38,9 @@ SMALL: dict[str, dict[str, Any]] = {
             "levels": 2, "size": 8, "text_weight": 0.0, "collaborative_weight": 1.0, "collaborative_size": 8,
         },
         "decode": {"num_beams": 20},
+        "alignment": {"general_prompts": 6, "answer_tokens": 8, "judged_items": 0},
+        "token_warmup": {"tokens": 600, "validations": 1, "checkpoints": 1, "precision": "float32"},
+        "multi_task": {"tokens": 1500, "validations": 1, "checkpoints": 1, "precision": "float32"},
         "recommendation": {"epochs": 1, "validations": 1, "precision": "float32"},
     },
 }  # fmt: skip

@@ -4,11 +4,13 @@ Asked before RecBole loads anything, since RecBole answers a missing folder with
 with a pandas error. Knows nothing of RecBole: takes a folder, a name and column names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from recbole_think.errors import InputError
 from recbole_think.options import near_hint
+
+KINDS = ("token", "token_seq", "float", "float_seq")
 
 
 def require_dataset(folder: Path, name: str, columns: Sequence[str], downloadable: Sequence[str] = ()) -> None:
@@ -51,7 +53,7 @@ def header(path: Path) -> dict[str, str]:
     names = {}
     for column in first.split("\t"):
         name, colon, kind = column.partition(":")
-        if not colon or kind not in ("token", "token_seq", "float", "float_seq"):
+        if not colon or kind not in KINDS:
             raise InputError(
                 f"{path}: the first line must name tab-separated columns as name:type "
                 f"(token, token_seq, float, float_seq), got {column[:60]!r}"
@@ -60,6 +62,44 @@ def header(path: Path) -> dict[str, str]:
             raise InputError(f"{path}: the first line names the column {name!r} twice; rename one")
         names[name] = kind
     return names
+
+
+def read_table(path: Path, id_field: str, what: str, kinds: Collection[str] = KINDS) -> dict[str, dict[str, str]]:
+    """Map raw id -> {column: text} for an atomic file of items or users, read literally: a tab is a tab.
+
+    Args:
+        path: the file.
+        id_field: name of the id column.
+        what: ``item`` or ``user``, for errors.
+        kinds: types of the columns wanted.
+
+    Raises:
+        InputError: no id column, a line with another number of cells, an id listed twice, or not UTF-8.
+    """
+    columns = header(path)
+    if id_field not in columns:
+        raise InputError(f"{path} has no id column {id_field!r} (it has: {', '.join(columns)})")
+    names = list(columns)
+    rows: dict[str, dict[str, str]] = {}
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        try:
+            lines = file.read().split("\n")[1:]
+        except UnicodeDecodeError as why:
+            raise InputError(f"{path} is not UTF-8 text: {why}; convert it first") from why
+    for number, line in enumerate(lines, start=2):
+        if not line.strip("\r"):
+            continue
+        cells = line.rstrip("\r").split("\t")
+        if len(cells) != len(names):
+            raise InputError(
+                f"{path}, line {number}: {len(cells)} tab-separated cells, the header names {len(names)}: {line[:80]!r}"
+            )
+        row = dict(zip(names, cells, strict=True))
+        raw = row.pop(id_field)
+        if raw in rows:
+            raise InputError(f"{path}, line {number}: {what} id {raw!r} is listed twice; keep one line per {what}")
+        rows[raw] = {name: text for name, text in row.items() if columns[name] in kinds}
+    return rows
 
 
 def _not_found(folder: Path, name: str, downloadable: Sequence[str]) -> str:

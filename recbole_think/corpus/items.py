@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recbole_think.corpus.files import header
+from recbole_think.corpus.files import read_table
 from recbole_think.errors import InputError
 
 TITLE_WORDS = ("title", "name")
@@ -89,32 +89,7 @@ def read_rows(path: Path, id_field: str) -> dict[str, dict[str, str]]:
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: OneRecThink reads item titles from it (id, title, anything else)")
-    columns = header(path)
-    if id_field not in columns:
-        raise InputError(f"{path} has no id column {id_field!r} (it has: {', '.join(columns)})")
-    names, kinds = list(columns), list(columns.values())
-    rows: dict[str, dict[str, str]] = {}
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        try:
-            lines = file.read().split("\n")[1:]
-        except UnicodeDecodeError as why:
-            raise InputError(f"{path} is not UTF-8 text: {why}; convert it first") from why
-    for number, line in enumerate(lines, start=2):
-        if not line.strip("\r"):
-            continue
-        cells = line.rstrip("\r").split("\t")
-        if len(cells) != len(names):
-            raise InputError(
-                f"{path}, line {number}: {len(cells)} tab-separated cells, the header names {len(names)}: {line[:80]!r}"
-            )
-        row = dict(zip(names, cells, strict=True))
-        raw = row.pop(id_field)
-        if raw in rows:
-            raise InputError(f"{path}, line {number}: item id {raw!r} is listed twice; keep one line per item")
-        rows[raw] = {
-            name: row[name] for name, kind in zip(names, kinds, strict=True) if name in row and "token" in kind
-        }
-    return rows
+    return read_table(path, id_field, "item", ("token", "token_seq"))
 
 
 def _item_text(row: dict[str, str], raw: str) -> ItemText:

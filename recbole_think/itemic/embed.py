@@ -35,7 +35,7 @@ def text_vectors(texts: Sequence[str], encoder: str, cache: Path) -> np.ndarray:
             return np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as why:
             raise InputError(f"{path} is damaged ({why}); delete it and run again") from why
-    vectors = _encode(texts, encoder)
+    vectors = encode(texts, encoder)
 
     def fill(draft: Path) -> None:
         with draft.open("wb") as file:
@@ -45,7 +45,8 @@ def text_vectors(texts: Sequence[str], encoder: str, cache: Path) -> np.ndarray:
     return vectors
 
 
-def _encode(texts: Sequence[str], encoder: str) -> np.ndarray:
+def encode(texts: Sequence[str], encoder: str) -> np.ndarray:
+    """Encode texts afresh, float32 [n, d]; see ``text_vectors``."""
     source = _encoder_source(encoder)
     if Path(source).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a local folder needs no hub

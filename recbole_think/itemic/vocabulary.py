@@ -32,9 +32,9 @@ class Vocabulary:
     item_tokens: np.ndarray  # int64 [n, L]: token ids of item r + 1
     first: int  # id of the first itemic token; text tokens are below
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of text from outside: never a special or itemic token, whatever it spells."""
-        return self.tokenizer.encode(neutralise(text), add_special_tokens=False, split_special_tokens=True)
+    def encode(self, text: str, lead: str = "") -> list[int]:
+        """Token ids of text from outside, after a ``lead`` of ours: never a special token, whatever it spells."""
+        return self.tokenizer.encode(lead + neutralise(text), add_special_tokens=False, split_special_tokens=True)
 
     def spell(self, item: int) -> str:
         """The itemic tokens of a RecBole item id as text."""

@@ -4,6 +4,7 @@ B sequences, T tokens of the longest.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,43 +32,57 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return [*batches, current] if current else batches
 
 
-def packed_rows(lengths: Sequence[int], shared: int, longest: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class Row:
+    """Examples side by side in one row of a batch, not seeing one another; what all begin with is read once."""
+
+    examples: Sequence[Example]
+    shared: int = 0  # length of the common prefix, of which nothing is supervised
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of the row."""
+        return self.shared + sum(len(example.input_ids) - self.shared for example in self.examples)
+
+
+def packed_rows(examples: Sequence[Example], shared: int, longest: int) -> list[Row]:
     """Put examples into rows, in the given order: a row holds the shared prefix once and whole bodies after it.
 
     Args:
-        lengths: tokens of every example, prefix included.
-        shared: tokens of the prefix all examples begin with.
+        examples: all begin with the same ``shared`` tokens.
+        shared: length of that prefix.
         longest: most tokens of a row; a longer example has a row of its own.
     """
-    rows: list[list[int]] = []
+    rows: list[list[Example]] = []
     used = longest + 1
-    for index, length in enumerate(lengths):
-        body = length - shared
+    for example in examples:
+        body = len(example.input_ids) - shared
         if used + body > longest:
             rows.append([])
             used = shared
-        rows[-1].append(index)
+        rows[-1].append(example)
         used += body
-    return rows
+    return [Row(row, shared) for row in rows]
 
 
-def packed_batch(rows: Sequence[Sequence[Example]], shared: int, pad: int) -> dict[str, Tensor]:
-    """Lay out rows of packed examples: the shared prefix is read once per row, and no example sees another.
+def packed_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
+    """Lay out rows of packed examples: a shared prefix is read once per row, and no example sees another.
 
     Args:
-        rows: examples of each row; all begin with the same ``shared`` tokens, of which none is supervised.
-        shared: length of that prefix.
+        rows: rows of any tasks, each with its own prefix.
         pad: token id to fill rows up with.
 
     Returns:
         input_ids, position_ids, labels int64 [B, T] (labels are ``IGNORED`` where nothing is supervised, and stand at
-        the position that predicts them, since the token before an example's body is not always its predecessor), and
-        attention_mask float32 [B, 1, T, T], numbers to add.
+        the position that predicts them, since the token before an example's body is not always its predecessor),
+        plain bool [B, T] (labels predicted out of the whole vocabulary), and attention_mask float32 [B, 1, T, T],
+        numbers to add.
     """
-    longest = max(shared + sum(len(example.input_ids) - shared for example in row) for row in rows)
+    longest = max(row.tokens for row in rows)
     ids, positions = np.full((len(rows), longest), pad), np.zeros((len(rows), longest), dtype=np.int64)
     labels, part = np.full((len(rows), longest), IGNORED), np.full((len(rows), longest), -1)
-    for number, row in enumerate(rows):
+    plain = np.zeros((len(rows), longest), dtype=bool)
+    for number, (row, shared) in enumerate((row.examples, row.shared) for row in rows):
         ids[number, :shared], positions[number, :shared] = row[0].input_ids[:shared], np.arange(shared)
         part[number, :shared] = 0
         begin = shared
@@ -76,6 +91,7 @@ def packed_batch(rows: Sequence[Sequence[Example]], shared: int, pad: int) -> di
             place = slice(begin, begin + len(body))
             ids[number, place], part[number, place] = body, segment
             positions[number, place] = shared + np.arange(len(body))
+            plain[number, place] = example.plain
             labels[number, begin : begin + len(body) - 1] = np.where(wanted[1:], body[1:], IGNORED)
             begin += len(body)
     segments = torch.from_numpy(part)
@@ -86,6 +102,7 @@ def packed_batch(rows: Sequence[Sequence[Example]], shared: int, pad: int) -> di
         "input_ids": torch.from_numpy(ids),
         "position_ids": torch.from_numpy(positions),
         "labels": torch.from_numpy(labels),
+        "plain": torch.from_numpy(plain),
         "attention_mask": mask.unsqueeze(1),
     }
 

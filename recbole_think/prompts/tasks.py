@@ -9,7 +9,7 @@ asks for one, begins at the same place as the answer.
 Knows token ids only; the frame of a chat is rendered once, so no text is tokenised per user.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ class Example:
 
     input_ids: np.ndarray  # int64 [T]
     supervised: np.ndarray  # bool [T], True = this token is to be predicted
+    plain: bool = False  # True = out of the whole vocabulary; False = a code competes with those of its level alone
 
 
 def recommendation_frame(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -63,7 +64,9 @@ def recommendation_example(frame: np.ndarray, vocabulary: Vocabulary, window: np
     return Example(ids, supervised)
 
 
-def windows(histories: Histories, longest: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+def windows(
+    histories: Histories, longest: int, generator: np.random.Generator, without: Collection[int] = ()
+) -> Iterator[np.ndarray]:
     """Cut every history into windows of consecutive items, shuffled; each epoch cuts elsewhere.
 
     Every transition of a history is in exactly one window: windows share the item they meet at. The first cut is
@@ -73,6 +76,7 @@ def windows(histories: Histories, longest: int, generator: np.random.Generator) 
         histories: training histories.
         longest: most items of a window (history and target).
         generator: randomness of this epoch.
+        without: users left out.
 
     Yields:
         int64 [2..longest] RecBole item ids.
@@ -80,7 +84,7 @@ def windows(histories: Histories, longest: int, generator: np.random.Generator) 
     spans = []
     for user in range(1, histories.n_users):
         begin, end = int(histories.starts[user]), int(histories.starts[user + 1])
-        if end - begin < 2:
+        if end - begin < 2 or user in without:
             continue
         cut = end if end - begin <= longest else begin + int(generator.integers(2, longest + 1))
         while True:

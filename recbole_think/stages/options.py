@@ -1,49 +1,112 @@
-"""Options of the stages."""
+"""Options of the stages: what every training has, and what each stage adds."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from recbole_think.options import check
+from recbole_think.prompts.options import TASKS
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class RecommendationOptions:
-    """Next-item supervised fine-tuning (YAML block ``recommendation:``)."""
+class TrainingOptions:
+    """What the training of every stage is told."""
 
-    epochs: int = 3
-    learning_rate: float = 1e-3
+    block: ClassVar[str] = ""  # name of the YAML block, for errors
+
     row_learning_rate: float = 3e-3  # of the itemic token rows
     warmup: float = 0.05  # share of the steps
-    weight_decay: float = 0.05
     tokens_per_batch: int = 2048  # tokens of one optimizer step
-    row_tokens: int = 192  # histories are packed into rows of this many tokens
+    row_tokens: int = 192  # examples are packed into rows of this many tokens
     dropout: float = 0.1  # on embedded tokens
     max_grad_norm: float = 1.0
     validations: int = 3  # evenly spaced, the last after the last step; the best one's weights are kept
-    valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
     checkpoints: int = 4  # evenly spaced points an interrupted run can go on from
     precision: str = "auto"  # auto = bfloat16 where measured faster
 
     def __post_init__(self):
-        check(self.epochs >= 1, f"recommendation.epochs must be at least 1, got {self.epochs}")
-        check(self.learning_rate > 0, f"recommendation.learning_rate must be positive, got {self.learning_rate}")
-        check(
-            self.row_learning_rate >= 0,
-            f"recommendation.row_learning_rate must not be negative, got {self.row_learning_rate}",
-        )
-        check(self.weight_decay >= 0, f"recommendation.weight_decay must not be negative, got {self.weight_decay}")
-        check(self.max_grad_norm > 0, f"recommendation.max_grad_norm must be positive, got {self.max_grad_norm}")
-        check(0 <= self.warmup < 1, f"recommendation.warmup is a share of the steps, got {self.warmup}")
-        check(
-            self.tokens_per_batch > 0, f"recommendation.tokens_per_batch must be positive, got {self.tokens_per_batch}"
-        )
-        check(self.row_tokens > 0, f"recommendation.row_tokens must be positive, got {self.row_tokens}")
-        check(0 <= self.dropout < 1, f"recommendation.dropout must lie in [0, 1), got {self.dropout}")
-        check(self.validations >= 1, f"recommendation.validations must be at least 1, got {self.validations}")
-        check(self.valid_users >= 0, f"recommendation.valid_users must be 0 (all) or more, got {self.valid_users}")
-        check(self.checkpoints >= 0, f"recommendation.checkpoints must not be negative, got {self.checkpoints}")
-        check(
-            self.precision in PRECISIONS,
-            f"recommendation.precision must be one of {PRECISIONS}, got {self.precision!r}",
-        )
+        self._check(self.max_grad_norm > 0, "max_grad_norm", "must be positive")
+        for name in ("row_learning_rate", "checkpoints"):
+            self._check(getattr(self, name) >= 0, name, "must not be negative")
+        for name in ("tokens_per_batch", "row_tokens", "validations"):
+            self._check(getattr(self, name) >= 1, name, "must be at least 1")
+        self._check(0 <= self.warmup < 1, "warmup", "is a share of the steps")
+        self._check(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
+        self._check(self.precision in PRECISIONS, "precision", f"must be one of {PRECISIONS}")
+
+    def _check(self, condition: bool, name: str, what: str) -> None:
+        check(condition, f"{self.block}.{name} {what}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class WeightOptions(TrainingOptions):
+    """What is told besides where the weights of the backbone learn too."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    lora_rank: int = 0  # 0 = full parameters
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check(self.learning_rate > 0, "learning_rate", "must be positive")
+        for name in ("weight_decay", "lora_rank"):
+            self._check(getattr(self, name) >= 0, name, "must not be negative")
+
+
+@dataclass(frozen=True)
+class WarmupOptions(TrainingOptions):
+    """Token warm-up: only the itemic rows learn, from persona texts (YAML block ``token_warmup:``)."""
+
+    block: ClassVar[str] = "token_warmup"
+
+    tokens: int = 40_000  # read in all
+    dropout: float = 0.0
+    validations: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check(self.tokens >= 1, "tokens", "must be at least 1")
+
+
+@dataclass(frozen=True)
+class MultiTaskOptions(WeightOptions):
+    """Multi-task integration: the four tasks mixed by share of examples (YAML block ``multi_task:``)."""
+
+    block: ClassVar[str] = "multi_task"
+
+    tokens: int = 150_000
+    sequential: float = 0.6573
+    persona: float = 0.2430
+    captioning: float = 0.0494
+    general: float = 0.0503
+    every_position: bool = True  # sequential: every item of a history is a target; False = the last alone
+    train_words: bool = False  # the rows of words learn as well
+    validations: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check(self.tokens >= 1, "tokens", "must be at least 1")
+        for name in TASKS:
+            self._check(getattr(self, name) >= 0, name, "is the share of a task and must not be negative")
+        check(sum(self.shares.values()) > 0, f"multi_task: the shares of {', '.join(TASKS)} are all 0; raise one")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Weight of each task."""
+        return {name: float(getattr(self, name)) for name in TASKS}
+
+
+@dataclass(frozen=True)
+class RecommendationOptions(WeightOptions):
+    """Next-item supervised fine-tuning (YAML block ``recommendation:``)."""
+
+    block: ClassVar[str] = "recommendation"
+
+    epochs: int = 3
+    valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check(self.epochs >= 1, "epochs", "must be at least 1")
+        self._check(self.valid_users >= 0, "valid_users", "must be 0 (all) or more")

@@ -5,6 +5,7 @@ A processor without AMX or native bf16 emulates it slower than float32; one with
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,14 @@ def choose(wanted: str, folder: Path, width: int, inner: int) -> torch.dtype:
         chosen = "bfloat16" if ratio >= WORTH_IT else "float32"
         write_json(path, {"chosen": chosen, "bfloat16_over_float32": round(ratio, 2), "shape": [1024, width, inner]})
     return getattr(torch, read_json(path)["chosen"])
+
+
+def autocast(model: Any, wanted: str, folder: Path) -> torch.autocast:
+    """Return the context in which ``model`` computes in the dtype that ``choose`` gives it."""
+    config = model.config
+    dtype = choose(wanted, folder, config.hidden_size, config.intermediate_size)
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def _speed_ratio(width: int, inner: int) -> float:

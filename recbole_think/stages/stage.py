@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ class Context:
     facts: dict[str, Any]  # what the weights depend on besides the stage's own options
     scalar: Callable[[str, float, int], None]  # name, value, step -> TensorBoard
     show_progress: bool = True
+    perplexity: Callable[[bool], float] | None = None  # of held-out general text; True = among words alone
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Outcome:
     steps: int
     best_score: float
     curve: list[dict[str, float]]
+    figures: dict[str, Any] = field(default_factory=dict)  # what a stage measures besides
 
 
 class Stage(Protocol):
@@ -62,9 +64,11 @@ def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]
     """Run the stages in order; each builds on the weights of the one before.
 
     Returns:
-        One row per stage: name, seconds, tokens, loss, best validation score, and whether it was skipped as finished.
+        One row per stage: name, seconds, tokens, loss, best validation score, perplexity of general text before and
+        after, what the stage measured besides, and whether it was skipped as finished.
     """
-    rows, parent = [], digest(context.facts)
+    rows: list[dict[str, Any]] = []
+    parent = digest(context.facts)
     for stage in stages:
         # the parent's digest last: a refusal should name the fact itself where it can
         wanted = {"stage": stage.name, "options": asdict(stage.options), **context.facts, "parent": parent}
@@ -72,9 +76,12 @@ def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]
         row = _finished(folder, wanted, context.model)
         if row is None:
             log.info("stage %s: begins", stage.name)
+            before = rows[-1]["perplexity"] if rows else _perplexity(context, words_alone=True)
             start = time.perf_counter()
             outcome = stage.run(context)
-            row = _keep(folder, wanted, context.model, outcome, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            language = {"perplexity_before": before, "perplexity": _perplexity(context, words_alone=False)}
+            row = _keep(folder, wanted, context.model, outcome, {"seconds": round(seconds, 1), **language})
         else:
             log.info("stage %s: finished before, weights loaded", stage.name)
         rows.append(row)
@@ -105,15 +112,21 @@ def _finished(folder: Path, wanted: dict[str, Any], model) -> dict[str, Any] | N
     return {**facts["row"], "skipped": True}
 
 
-def _keep(folder: Path, wanted: dict[str, Any], model, outcome: Outcome, seconds: float) -> dict[str, Any]:
+def _perplexity(context: Context, words_alone: bool) -> float | None:
+    context.model.eval()
+    return context.perplexity(words_alone) if context.perplexity else None
+
+
+def _keep(folder: Path, wanted: dict[str, Any], model, outcome: Outcome, measured: dict[str, Any]) -> dict[str, Any]:
     save_tensors(folder / "weights.safetensors", trainable(model))
     row = {
         "stage": wanted["stage"],
-        "seconds": round(seconds, 1),
+        **measured,
         "tokens": outcome.tokens,
         "steps": outcome.steps,
         "loss": outcome.loss,
         "best_score": outcome.best_score,
+        "figures": outcome.figures,
         "digest": digest({**wanted, "loss": outcome.loss}),
     }
     write_json(folder / "log.json", {"curve": outcome.curve})

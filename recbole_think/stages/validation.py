@@ -1,10 +1,11 @@
-"""Validation during a stage: by full ranking at planned steps, keeping the weights that scored best.
+"""Validation during a stage: at planned steps, keeping the weights that scored best.
 
-Takes any options with ``validations`` and ``valid_users``. The scores so far lie in ``validation.json``, so that an
+What is scored is the stage's matter. The scores so far lie in ``validation.json``, so that an
 interrupted stage goes on comparing with what it had.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -16,12 +17,12 @@ log = logging.getLogger(__name__)
 
 
 class BestWeights(TrainerCallback):
-    """Validates at planned steps by full ranking, and keeps the weights that scored best."""
+    """Validates at planned steps, and keeps the weights that scored best."""
 
-    def __init__(self, context: Context, options, folder: Path, steps: int):
-        self.context, self.options, self.folder = context, options, folder
+    def __init__(self, context: Context, validate: Callable[[], float], validations: int, folder: Path, steps: int):
+        self.context, self.validate, self.folder = context, validate, folder
         self.stage = folder.name
-        self.when = {round(steps * (i + 1) / options.validations) for i in range(options.validations)}
+        self.when = {round(steps * (i + 1) / validations) for i in range(validations)}
         self.path = folder / "validation.json"
 
     @property
@@ -40,7 +41,7 @@ class BestWeights(TrainerCallback):
             return
         model = self.context.model
         model.eval()
-        found = self.context.validate(self.options.valid_users)
+        found = self.validate()
         model.train()
         self.context.scalar(f"{self.stage}/valid", found, state.global_step)
         log.info("stage %s, step %d of %d: validation %.4f", self.stage, state.global_step, state.max_steps, found)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows, prompt_batch, token_batches
+from recbole_think.prompts.batching import IGNORED, Row, packed_batch, packed_rows, prompt_batch, token_batches
 from recbole_think.prompts.tasks import Example
 from tests.small import plain_qwen
 
@@ -41,22 +41,34 @@ def test_nothing_makes_no_batches():
     assert token_batches([], 10) == []
 
 
+class Sized(Example):
+    """An example that is only equal to itself."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def of_length(tokens: int) -> Example:
+    return Sized(np.arange(tokens), np.zeros(tokens, dtype=bool))
+
+
 @pytest.mark.parametrize("longest", [12, 20, 45])
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_hold_every_example_once_in_order_and_the_prefix_is_counted_once(longest, seed):
     shared = 5
-    lengths = (shared + np.random.default_rng(seed).integers(1, 20, 50)).tolist()
-    rows = packed_rows(lengths, shared, longest)
-    assert [index for row in rows for index in row] == list(range(50))
-    used = [shared + sum(lengths[index] - shared for index in row) for row in rows]
-    for row, tokens in zip(rows, used, strict=True):
-        assert tokens <= longest or len(row) == 1
-    for tokens, following in zip(used[:-1], rows[1:], strict=True):
-        assert tokens + lengths[following[0]] - shared > longest, "a row is filled before another is begun"
+    examples = [of_length(n) for n in shared + np.random.default_rng(seed).integers(1, 20, 50)]
+    rows = packed_rows(examples, shared, longest)
+    assert [example for row in rows for example in row.examples] == examples
+    for row in rows:
+        assert row.tokens == shared + sum(len(example.input_ids) - shared for example in row.examples)
+        assert row.tokens <= longest or len(row.examples) == 1
+    for row, following in itertools.pairwise(rows):
+        assert row.tokens + len(following.examples[0].input_ids) - shared > longest, "filled before another is begun"
 
 
 def test_a_row_of_exactly_the_longest_is_allowed():
-    assert packed_rows([7, 8, 6], 5, 10) == [[0, 1], [2]]
+    a, b, c = (of_length(n) for n in (7, 8, 6))
+    assert [row.examples for row in packed_rows([a, b, c], 5, 10)] == [[a, b], [c]]
     assert packed_rows([], 5, 10) == []
 
 
@@ -73,7 +85,7 @@ C = example([41, 42, 43], [False, True, True])
 
 
 def test_a_packed_row_reads_the_prefix_once_and_every_body_from_the_same_position():
-    batch = packed_batch([[A, B], [C]], len(PREFIX), PAD)
+    batch = packed_batch([Row((A, B), 3), Row((C,), 3)], PAD)
     assert batch["input_ids"].tolist() == [
         [11, 12, 13, 21, 22, 23, 24, 31, 32],
         [11, 12, 13, 41, 42, 43, PAD, PAD, PAD],
@@ -83,7 +95,7 @@ def test_a_packed_row_reads_the_prefix_once_and_every_body_from_the_same_positio
 
 
 def test_labels_stand_where_they_are_predicted_and_padding_is_not_learnt():
-    batch = packed_batch([[A, B], [C]], len(PREFIX), PAD)
+    batch = packed_batch([Row((A, B), 3), Row((C,), 3)], PAD)
     none = IGNORED
     assert batch["labels"].tolist() == [
         [none, none, none, none, 23, 24, none, 32, none],
@@ -91,8 +103,19 @@ def test_labels_stand_where_they_are_predicted_and_padding_is_not_learnt():
     ]
 
 
+def test_rows_of_different_tasks_have_prefixes_of_their_own():
+    other = Example(np.array([51, 52, 53]), np.array([False, True, True]), plain=True)
+    batch = packed_batch([Row((A, B), len(PREFIX)), Row((other, other))], PAD)
+    assert batch["input_ids"][1].tolist() == [51, 52, 53, 51, 52, 53, PAD, PAD, PAD]
+    assert batch["position_ids"][1, :6].tolist() == [0, 1, 2, 0, 1, 2]
+    assert batch["labels"][1].tolist() == [52, 53, IGNORED, 52, 53] + [IGNORED] * 4
+    assert batch["plain"].tolist() == [[False] * 9, [True] * 6 + [False] * 3]
+    seen = batch["attention_mask"][1, 0] == 0
+    assert not seen[3:6, :3].any() and not seen[0, 1:].any()
+
+
 def test_no_example_sees_another_and_none_sees_what_comes_later():
-    batch = packed_batch([[A, B], [C]], len(PREFIX), PAD)
+    batch = packed_batch([Row((A, B), 3), Row((C,), 3)], PAD)
     seen = batch["attention_mask"] == 0
     assert seen.shape == (2, 1, 9, 9)
     owner = [["prefix"] * 3 + ["A"] * 4 + ["B"] * 2, ["prefix"] * 3 + ["C"] * 3 + ["padding"] * 3]
@@ -110,7 +133,7 @@ def test_no_example_sees_another_and_none_sees_what_comes_later():
 def test_a_packed_example_is_understood_as_it_is_alone(attention):
     model = plain_qwen(50, attention=attention)
     rows = [[A, B], [C], [B, C, A]]
-    batch = packed_batch(rows, len(PREFIX), PAD)
+    batch = packed_batch([Row(row, len(PREFIX)) for row in rows], PAD)
     hidden = model.get_decoder()(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
     ).last_hidden_state

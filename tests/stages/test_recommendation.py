@@ -12,12 +12,14 @@ from recbole_think.corpus.histories import from_pairs
 from recbole_think.decoding.beam import beam_search
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
-from recbole_think.prompts.batching import IGNORED, packed_batch, prompt_batch
+from recbole_think.prompts.batching import IGNORED, Row, packed_batch, prompt_batch
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, recommendation_prompt
-from recbole_think.stages import recommendation
+from recbole_think.stages import training
+from recbole_think.stages.loss import token_loss
 from recbole_think.stages.options import RecommendationOptions
-from recbole_think.stages.recommendation import BatchPlan, Recommendation, code_loss, freeze_words, last_checkpoint
+from recbole_think.stages.recommendation import Recommendation
 from recbole_think.stages.stage import Context, run_stages
+from recbole_think.stages.training import freeze_words, last_checkpoint
 from tests.small import distinct_codes, taught
 
 N, SIZES = 12, (4, 4)
@@ -75,7 +77,7 @@ WINDOWS = [[1, 2, 3], [4, 5], [9, 2, 9, 7], [3, 3], [8, 6, 11, 12, 1], [5, 2], [
 def batch_of(vocabulary, rows):
     frame = recommendation_frame(vocabulary.tokenizer)
     examples = [[recommendation_example(frame, vocabulary, np.array(window)) for window in row] for row in rows]
-    return packed_batch(examples, len(frame), vocabulary.tokenizer.pad_token_id)
+    return packed_batch([Row(row, len(frame)) for row in examples], vocabulary.tokenizer.pad_token_id)
 
 
 def by_hand(model, vocabulary, window) -> list[torch.Tensor]:
@@ -95,7 +97,7 @@ def test_the_loss_is_the_mean_cross_entropy_among_the_codes_of_each_level():
     model, vocabulary = taught(TABLE, SIZES)
     rows = [WINDOWS[:2], WINDOWS[2:3], WINDOWS[3:6]]
     losses = [loss for row in rows for window in row for loss in by_hand(model, vocabulary, window)]
-    found = code_loss(model, batch_of(vocabulary, rows), vocabulary.code_tokens, 0.5)
+    found = token_loss(model, batch_of(vocabulary, rows), vocabulary.code_tokens, 0.5)
     assert float(found.detach()) == pytest.approx(float(torch.stack(losses).mean().detach()), abs=1e-5), (
         "no dropout outside training"
     )
@@ -109,7 +111,7 @@ def test_a_batch_of_eight_is_eight_batches_of_one_in_loss_and_gradients():
         model.zero_grad()
         counts = [int((batch["labels"] != IGNORED).sum()) for batch in batches]
         loss = sum(
-            code_loss(model, batch, vocabulary.code_tokens, 0.0) * count / sum(counts)
+            token_loss(model, batch, vocabulary.code_tokens, 0.0) * count / sum(counts)
             for batch, count in zip(batches, counts, strict=True)
         )
         loss.backward()
@@ -129,8 +131,8 @@ def test_dropout_changes_the_loss_in_training_alone():
     model, vocabulary = taught(TABLE, SIZES)
     batch = batch_of(vocabulary, [WINDOWS[:2]])
     with torch.no_grad():
-        still = [float(code_loss(model.eval(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
-        moving = [float(code_loss(model.train(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
+        still = [float(token_loss(model.eval(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
+        moving = [float(token_loss(model.train(), batch, vocabulary.code_tokens, 0.5)) for _ in range(2)]
     assert still[0] == still[1] and moving[0] != moving[1]
 
 
@@ -141,7 +143,7 @@ def test_everything_learns_but_the_rows_of_words():
     assert not words.requires_grad and not model.get_output_embeddings().text.weight.requires_grad
     frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
     assert len(frozen) == 1, "the tiny backbone ties its words: one tensor"
-    code_loss(model, batch_of(vocabulary, [WINDOWS]), vocabulary.code_tokens, 0.0).backward()
+    token_loss(model, batch_of(vocabulary, [WINDOWS]), vocabulary.code_tokens, 0.0).backward()
     assert words.grad is None
     rows = model.get_input_embeddings().rows.grad
     used = np.unique(np.concatenate([vocabulary.item_tokens[np.array(w) - 1].ravel() for w in WINDOWS]))
@@ -152,35 +154,37 @@ def test_everything_learns_but_the_rows_of_words():
 def test_the_plan_holds_every_transition_once_an_epoch_within_its_budgets(row_tokens, tokens_per_batch, tmp_path):
     context = world(tmp_path)
     epochs = 3
-    plan = BatchPlan(
-        context, options(epochs=epochs, row_tokens=row_tokens, tokens_per_batch=tokens_per_batch), max_history=3
-    )
-    cut = [window for batch in plan.batches for row in batch for window in row]
-    found = Counter(tuple(pair) for window in cut for pair in np.stack([window[:-1], window[1:]], axis=1).tolist())
+    wanted_options = options(epochs=epochs, row_tokens=row_tokens, tokens_per_batch=tokens_per_batch)
+    plan = Recommendation(wanted_options, max_history=3).plan(context)
+    frame, item_of = len(recommendation_frame(context.vocabulary.tokenizer)), by_tokens(context.vocabulary)
+    examples = [example for batch in plan.batches for row in batch for example in row.examples]
+    cut = [[item_of[tuple(t)] for t in e.input_ids[frame:].reshape(-1, len(SIZES)).tolist()] for e in examples]
+    found = Counter(pair for window in cut for pair in itertools.pairwise(window))
     wanted = Counter()
     for user in range(1, context.histories.n_users):
-        history = context.histories.of(user).tolist()
-        wanted.update(itertools.pairwise(history))
+        wanted.update(itertools.pairwise(context.histories.of(user).tolist()))
     assert found == Counter({pair: epochs * count for pair, count in wanted.items()})
     assert max(map(len, cut)) == 4, "three items of history and the next"
-    frame = len(plan.frame)
     longest = frame + 4 * len(SIZES)
-    real = 0
-    for number in range(len(plan)):
-        batch = plan[number]
-        rows, width = batch["input_ids"].shape
+    for number, batch in enumerate(plan.batches):
+        made = plan[number]
+        rows, width = made["input_ids"].shape
         assert rows * width <= tokens_per_batch or rows == 1
         assert width <= max(row_tokens, longest)
-        real += sum(frame + sum(len(SIZES) * len(window) for window in row) for row in plan.batches[number])
-        supervised = sum(len(SIZES) * (len(window) - 1) for row in plan.batches[number] for window in row)
-        assert int((batch["labels"] != IGNORED).sum()) == supervised
-    assert plan.tokens == real
+        supervised = sum(len(e.input_ids) - frame - len(SIZES) for row in batch for e in row.examples)
+        assert int((made["labels"] != IGNORED).sum()) == supervised
+    bodies = sum(len(example.input_ids) - frame for example in examples)
+    assert plan.tokens == bodies + frame * sum(len(batch) for batch in plan.batches)
+
+
+def by_tokens(vocabulary) -> dict[tuple[int, ...], int]:
+    return {tuple(tokens): row + 1 for row, tokens in enumerate(vocabulary.item_tokens.tolist())}
 
 
 def test_the_plan_follows_the_seed_and_shuffles_every_epoch_anew(tmp_path):
     def flat(seed):
-        plan = BatchPlan(world(tmp_path, seed=seed), options(epochs=2), max_history=5)
-        return [[window.tolist() for row in batch for window in row] for batch in plan.batches]
+        plan = Recommendation(options(epochs=2), max_history=5).plan(world(tmp_path, seed=seed))
+        return [[e.input_ids.tolist() for row in batch for e in row.examples] for batch in plan.batches]
 
     assert flat(1) == flat(1) != flat(2)
     half = len(flat(1)) // 2
@@ -238,12 +242,12 @@ def test_validations_are_asked_for_the_users_wanted_and_the_last_is_after_the_la
 def count_steps(monkeypatch):
     done = []
 
-    @functools.wraps(code_loss)
+    @functools.wraps(token_loss)
     def counted(*args):
         done.append(1)
-        return code_loss(*args)
+        return token_loss(*args)
 
-    monkeypatch.setattr(recommendation, "code_loss", counted)
+    monkeypatch.setattr(training, "token_loss", counted)
     return done
 
 
@@ -282,7 +286,7 @@ def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
         folder = stage / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         if whole:
-            (folder / recommendation.COMPLETE).touch()
+            (folder / training.COMPLETE).touch()
     assert last_checkpoint(stage) == str(stage / "checkpoints" / "checkpoint-10")
     assert last_checkpoint(tmp_path / "nowhere") is None
 
@@ -333,8 +337,8 @@ def test_a_loss_that_is_no_number_stops_with_the_stage_and_the_step(tmp_path):
 
 def test_a_loss_that_breaks_later_names_its_step_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     done = count_steps(monkeypatch)
-    real = recommendation.code_loss
-    monkeypatch.setattr(recommendation, "code_loss", lambda *args: real(*args) * (math.nan if len(done) == 6 else 1))
+    real = training.token_loss
+    monkeypatch.setattr(training, "token_loss", lambda *args: real(*args) * (math.nan if len(done) == 6 else 1))
     with pytest.raises(FloatingPointError, match="step 5"):
         run_stages([Recommendation(options(epochs=4, checkpoints=10), max_history=5)], world(tmp_path))
     assert last_checkpoint(tmp_path / "recommendation")

@@ -1,0 +1,69 @@
+"""The loss of every supervised stage: cross-entropy of the tokens an example supervises.
+
+Of a recommendation a code competes with the codes of its level alone, since a trie will never let a word follow there;
+of a plain text every token competes with all words and codes.
+N supervised positions of a batch, S codes of a level, d hidden size.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recbole_think.prompts.batching import IGNORED
+
+
+def token_loss(model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float) -> Tensor:
+    """Mean cross-entropy of the supervised tokens of a batch.
+
+    Args:
+        model: causal LM with itemic rows.
+        batch: what ``packed_batch`` gives; labels stand at the position that predicts them.
+        code_tokens: L int64 tensors of token ids.
+        dropout: share of embedded features dropped while training.
+    """
+    hidden, targets, plain = _supervised(model, batch, dropout)
+    head, total = model.get_output_embeddings(), torch.zeros((), device=hidden.device)
+    if plain.any():
+        logits = head(hidden[plain]).float()  # [N_plain, words + codes]
+        total = total + functional.cross_entropy(logits, targets[plain], reduction="sum")
+    for tokens in code_tokens:
+        of_level = ~plain & (targets >= tokens[0]) & (targets <= tokens[-1])
+        logits = head.code_logits(hidden[of_level], tokens)  # float32 [N_level, S]
+        total = total + functional.cross_entropy(logits, targets[of_level] - tokens[0], reduction="sum")
+    return total / len(targets)
+
+
+@torch.no_grad()
+def perplexity(model, batches: Iterable[dict[str, Tensor]], words_alone: bool) -> float:
+    """Perplexity of the supervised tokens of general text.
+
+    Args:
+        model: causal LM with itemic rows.
+        batches: plain texts, as ``packed_batch`` gives them.
+        words_alone: leave the codes out of the softmax: what the backbone says before codes have learnt anything.
+    """
+    total, count = 0.0, 0
+    for batch in batches:
+        hidden, targets, _ = _supervised(model, batch, 0.0)
+        head = model.get_output_embeddings()
+        logits = head.text(hidden)[..., : head.first] if words_alone else head(hidden)
+        total += float(functional.cross_entropy(logits.float(), targets, reduction="sum"))
+        count += len(targets)
+    return math.exp(total / count)
+
+
+def _supervised(model, batch: dict[str, Tensor], dropout: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states that predict something [N, d], the tokens they predict [N], and which are plain, bool [N]."""
+    embedded = model.get_input_embeddings()(batch["input_ids"])
+    embedded = functional.dropout(embedded, dropout, model.training)
+    out = model.get_decoder()(
+        inputs_embeds=embedded,
+        attention_mask=batch["attention_mask"],
+        position_ids=batch["position_ids"],
+        use_cache=False,
+    )
+    chosen = batch["labels"] != IGNORED
+    return out.last_hidden_state[chosen], batch["labels"][chosen], batch["plain"][chosen]

@@ -1,0 +1,186 @@
+"""How every supervised stage is trained: transformers' Trainer over batches planned beforehand.
+
+A plan holds every optimizer step's batch in order, so that schedules count steps and an interrupted run goes on with
+the very batch it missed. Validation picks the weights that are kept.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments, set_seed
+
+from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
+from recbole_think.prompts.batching import Row, packed_batch
+from recbole_think.stages.loss import token_loss
+from recbole_think.stages.options import TrainingOptions, WeightOptions
+from recbole_think.stages.precision import choose
+from recbole_think.stages.progress import use_bar
+from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
+from recbole_think.stages.validation import BestWeights
+
+COMPLETE = "complete"  # marks a checkpoint whose files are all there
+
+
+class BatchPlan(Dataset):
+    """Batches of packed rows in the order they are trained on: item i is the i-th optimizer step's batch."""
+
+    def __init__(self, batches: list[list[Row]], pad: int):
+        self.batches, self.pad = batches, pad
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of all batches."""
+        return sum(row.tokens for batch in self.batches for row in batch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return packed_batch(self.batches[index], self.pad)
+
+
+def into_batches(rows: list[Row], budget: int) -> list[list[Row]]:
+    """Cut rows into batches, in order, of at most ``budget`` padded tokens (at least one row each)."""
+    batches: list[list[Row]] = [[]]
+    widest = 0
+    for row in rows:
+        widest = max(widest, row.tokens)
+        if batches[-1] and widest * (len(batches[-1]) + 1) > budget:
+            batches.append([])
+            widest = row.tokens
+        batches[-1].append(row)
+    return batches if batches[0] else []
+
+
+def freeze_words(model: Any) -> None:
+    """Let everything learn but the rows of words, in and out."""
+    model.requires_grad_(True)
+    model.get_input_embeddings().text.requires_grad_(False)
+    model.get_output_embeddings().text.requires_grad_(False)
+
+
+def train(
+    name: str, context: Context, options: TrainingOptions, plan: BatchPlan, validate: Callable[[], float]
+) -> Outcome:
+    """Train what learns in ``context.model`` on the plan, ending with the weights validation liked best.
+
+    Args:
+        name: of the stage.
+        context: what every stage is given.
+        options: of the stage.
+        plan: every step's batch.
+        validate: scores the model as it is; bigger is better.
+    """
+    set_seed(context.seed)
+    folder = context.folder / name
+    best = BestWeights(context, validate, options.validations, folder, len(plan))
+    trainer = TokenTrainer(
+        model=context.model,
+        args=arguments(options, context, folder, len(plan)),
+        train_dataset=plan,
+        data_collator=lambda batches: batches[0],  # a planned batch is already whole
+        callbacks=[best],
+        vocabulary=context.vocabulary,
+        stage=name,
+        options=options,
+    )
+    use_bar(trainer, name, context.show_progress)
+    with disk_guard(folder):
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    load_weights(context.model, load_tensors(folder / BEST))
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
+
+
+class TokenTrainer(Trainer):
+    """Transformers' Trainer with our loss, two learning rates, and checkpoints of what learns alone."""
+
+    def __init__(self, *args, vocabulary, stage: str, options: TrainingOptions, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.model: Any  # transformers allows None, we never do
+        self.code_tokens, self.stage, self.options = vocabulary.code_tokens, stage, options
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the cross-entropy of a planned batch."""
+        # said here, since the trainer's own autocast wraps model.forward, which token_loss goes past
+        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.args.bf16):
+            loss = token_loss(model, inputs, self.code_tokens, self.options.dropout)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"stage {self.stage}, step {self.state.global_step}: the loss is {loss.item()}; the last good "
+                f"checkpoint is kept; lower the learning rates of block {self.stage} and run again"
+            )
+        return (loss, None) if return_outputs else loss
+
+    def create_optimizer(self, model=None):
+        """AdamW; no decay on vectors (norms) and itemic rows, which also have a learning rate of their own."""
+        if self.optimizer is None:
+            named = trainable(self.model)
+            rows = [value for name, value in named.items() if name.endswith(".rows")]
+            flat = [value for name, value in named.items() if value.ndim < 2]
+            rest = [value for name, value in named.items() if value.ndim >= 2 and not name.endswith(".rows")]
+            groups: list[dict[str, Any]] = [{"params": rows, "lr": self.options.row_learning_rate, "weight_decay": 0.0}]
+            if isinstance(self.options, WeightOptions):
+                rate = self.options.learning_rate
+                groups.append({"params": rest, "lr": rate, "weight_decay": self.options.weight_decay})
+                groups.append({"params": flat, "lr": rate, "weight_decay": 0.0})
+            learning = [group for group in groups if group["params"]]
+            self.optimizer = torch.optim.AdamW(learning, betas=(0.9, 0.98), fused=True)
+        return self.optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict=None):
+        save_tensors(Path(str(output_dir or self.args.output_dir)) / "weights.safetensors", trainable(self.model))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        load_weights(self.model, load_tensors(Path(str(resume_from_checkpoint)) / "weights.safetensors"))
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            (folder / COMPLETE).touch()
+        finally:
+            if not (folder / COMPLETE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the latest whole checkpoint of a stage folder, or None."""
+    whole = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def arguments(options: TrainingOptions, context: Context, folder: Path, steps: int) -> TrainingArguments:
+    """Translate our options into transformers' (one planned batch is one step, all epochs are one pass)."""
+    config = context.model.config
+    dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
+    every = max(1, steps // (options.checkpoints + 1)) if options.checkpoints else steps
+    return TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        per_device_train_batch_size=1,
+        max_steps=steps,
+        train_sampling_strategy="sequential",
+        learning_rate=options.row_learning_rate,  # each group of the optimizer has its own
+        lr_scheduler_type="cosine",
+        warmup_steps=int(options.warmup * steps),
+        max_grad_norm=options.max_grad_norm,
+        bf16=dtype == torch.bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps" if options.checkpoints else "no",
+        save_steps=every,
+        save_total_limit=1,
+        logging_steps=max(1, steps // 50),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,  # see progress.py
+        report_to="none",
+        seed=context.seed,
+        data_seed=context.seed,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
