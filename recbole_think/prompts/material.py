@@ -129,7 +129,8 @@ def mixed_rows(
 ) -> list[Row]:
     """Draw examples by task share until ``tokens`` are reached, packed into rows, shuffled.
 
-    A task begins anew when it is used up. Rows are mixed within stretches of a few thousand tokens, so that every optimizer step sees every frequent task.
+    A task begins anew when it is used up. Rows are mixed within stretches of a few thousand tokens, so that every
+    optimizer step sees every frequent task.
 
     Args:
         material: what examples are made of.

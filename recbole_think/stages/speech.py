@@ -21,13 +21,20 @@ from recbole_think.itemic.options import BackboneOptions
 from recbole_think.prompts.alignment import GeneralText, chat, template_ids
 from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.general import read_general
+from recbole_think.stages.precision import choose
 
 TEMPERATURE, TOP_P, SEED = 0.7, 0.9, 0
 TOGETHER = 64  # questions answered side by side
 
 
 def own_answers(
-    options: BackboneOptions, asked: Sequence[str], longest: int, cache: Path, corpus: Sequence[str], seed: int
+    options: BackboneOptions,
+    asked: Sequence[str],
+    longest: int,
+    cache: Path,
+    corpus: Sequence[str],
+    seed: int,
+    folder: Path,
 ) -> list[GeneralText]:
     """Answer ``asked`` with the whole backbone, or read the answers it gave before.
 
@@ -38,6 +45,7 @@ def own_answers(
         cache: folder for the answers.
         corpus: texts the ``tiny`` backbone's tokenizer is trained on.
         seed: of the ``tiny`` backbone's weights.
+        folder: run folder, which knows the faster precision.
 
     Raises:
         InputError: the backbone says nothing.
@@ -46,7 +54,8 @@ def own_answers(
     key = digest([options.name, _content(model), list(asked), longest, TEMPERATURE, TOP_P, SEED], 16)
     path = cache / "own_answers" / f"{key}.jsonl"
     if not path.is_file():
-        answers = _generate(model, tokenizer, asked, longest)
+        dtype = choose("auto", folder, model.config.hidden_size, model.config.intermediate_size)
+        answers = _generate(model.to(dtype), tokenizer, asked, longest)
         pairs = [{"prompt": question, "answer": answer} for question, answer in zip(asked, answers, strict=True)]
         said = [json.dumps(pair, ensure_ascii=False) for pair in pairs if pair["answer"].strip()]
         if len(said) < 2:
@@ -75,7 +84,7 @@ def _generate(model: Any, tokenizer: Any, asked: Sequence[str], longest: int) ->
         for begin in range(0, len(asked), TOGETHER):
             prompts = [_asked(tokenizer, question) for question in asked[begin : begin + TOGETHER]]
             ids, mask = prompt_batch(prompts, tokenizer.pad_token_id)
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad():
                 out = model.generate(
                     input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=longest,
                     do_sample=True, temperature=TEMPERATURE, top_p=TOP_P,
