@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -70,14 +71,14 @@ def test_training_and_held_out_users_part_the_sequential_task(make):
         found = Counter()
         for example in material.examples("sequential", held, np.random.default_rng(3)):
             items = example.input_ids[frame:].reshape(-1, 2).tolist()
-            found.update(zip(map(tuple, items[:-1]), map(tuple, items[1:]), strict=True))
+            found.update(itertools.pairwise(map(tuple, items)))
         return found
 
     everyone = transitions(True) + transitions(False)
     of_users = Counter()
     for user in range(1, USERS + 1):
         tokens = list(map(tuple, material.vocabulary.item_tokens[material.histories.of(user) - 1].tolist()))
-        of_users.update(zip(tokens[:-1], tokens[1:], strict=True))
+        of_users.update(itertools.pairwise(tokens))
     assert everyone == of_users
     assert sum(transitions(True).values()) == 4 * 11
 
