@@ -22,11 +22,12 @@ python run_recbole_think.py --model=<name> --dataset=<name> [--data_path=<folder
   --run_folder=<folder>     where the run is kept (default: runs/<dataset>/<model>-<digest of the configuration>)
   --restart                 empty the run folder first; without it a finished run is read back, an interrupted one
                             goes on
+  --dry_run                 sizes, tokens per stage, estimated time and memory from a probe of ten seconds; no training
   --json                    print metrics.json alone
   --list                    list the models and data sets
   --help                    this text; with --model=<name> also the options of that model
 """
-FLAGS = ("--help", "-h", "--list", "--json", "--restart")
+FLAGS = ("--help", "-h", "--list", "--json", "--restart", "--dry_run")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,17 +60,28 @@ def _run(argv: list[str]) -> int:
         if not options.get(key):
             raise InputError(f"--{key}=<name> is missing; see --help and --list")
     _quiet()
+    rest = [word for word in argv if word not in FLAGS and _key(word) not in ("model", "dataset", "config_files")]
+    files = str(options.get("config_files", "")).split()
+    if "--dry_run" in flags:
+        return _dry_run(options, files, rest, as_json="--json" in flags)
     from recbole_think import report
     from recbole_think.experiment import run
 
-    rest = [word for word in argv if word not in FLAGS and _key(word) not in ("model", "dataset", "config_files")]
-    files = str(options.get("config_files", "")).split()
     with contextlib.redirect_stdout(sys.stderr):  # some models print; standard output is for results
         result = run(options["model"], options["dataset"], files, argv=rest, restart="--restart" in flags)
     if "--json" in flags:
         sys.stdout.write(json.dumps(result["metrics"], indent=2) + "\n")
     else:
         sys.stdout.write(report.summary(result))
+    return 0
+
+
+def _dry_run(options: dict[str, str], files: list[str], rest: list[str], as_json: bool) -> int:
+    from recbole_think.plan import describe, dry_run
+
+    with contextlib.redirect_stdout(sys.stderr):
+        found = dry_run(options["model"], options["dataset"], files, argv=rest)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else describe(found))
     return 0
 
 

@@ -27,6 +27,7 @@ class ThinkTrainer(Trainer):
         super().__init__(config, model)
         self.stage_rows: list[dict] = []
         self.parents: dict = {}
+        self.general: list | None = None  # general text, where it is known already
         self._material: Material | None = None
         self._sample: tuple[int, object] | None = None
 
@@ -68,6 +69,8 @@ class ThinkTrainer(Trainer):
         from recbole_think.stages.speech import own_answers
 
         model, options = self.model, self.model.options["alignment"]
+        if self.general is not None:
+            return self.general
         if options.general != OWN:
             return read_general(Path(options.general))
         texts = [item.text for item in model.items]
@@ -97,8 +100,16 @@ class ThinkTrainer(Trainer):
             Best validation score and None (the full validation result comes from evaluating the restored model).
         """
         self.eval_collector.data_collect(train_data)
+        self.stage_rows = run_stages(self.stages(), self.context(valid_data, show_progress))
+        self.parents = {row["stage"]: row["digest"] for row in self.stage_rows}
+        self.best_valid_score = self.stage_rows[-1]["best_score"] if self.stage_rows else float("nan")
+        self.model.eval()
+        return self.best_valid_score, None
+
+    def context(self, valid_data, show_progress: bool) -> Context:
+        """What every stage is given."""
         model, options = self.model, self.model.options
-        context = Context(
+        return Context(
             folder=Path(self.config["run_folder"]),
             model=model.language_model,
             vocabulary=model.vocabulary,
@@ -114,11 +125,6 @@ class ThinkTrainer(Trainer):
             scalar=self.tensorboard.add_scalar,
             show_progress=show_progress,
         )
-        self.stage_rows = run_stages(self.stages(), context)
-        self.parents = {row["stage"]: row["digest"] for row in self.stage_rows}
-        self.best_valid_score = self.stage_rows[-1]["best_score"] if self.stage_rows else float("nan")
-        model.eval()
-        return self.best_valid_score, None
 
     def restore_best(self) -> None:
         """Nothing to do: ``fit`` ends with the chosen weights in place."""

@@ -8,6 +8,7 @@ backbone of few layers is mostly words; and the sequential task supervises every
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,19 @@ class TokenWarmup:
     def __init__(self, options: WarmupOptions, material: Callable[[], Material], judge: Callable[[Any], dict]):
         self.options, self.material, self.judge = options, material, judge
 
+    def learning(self, model: Any) -> AbstractContextManager:
+        """Let the itemic rows learn, and nothing else."""
+        model.requires_grad_(False)
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            module.rows.requires_grad_(True)
+        return nullcontext()
+
+    def plan(self, context: Context) -> BatchPlan:
+        """Persona texts alone."""
+        return _plan(self.material(), {"persona": 1.0}, self.options)
+
     def run(self, context: Context) -> Outcome:
         """Teach the new rows alone, from persona texts."""
-        context.model.requires_grad_(False)
-        for module in (context.model.get_input_embeddings(), context.model.get_output_embeddings()):
-            module.rows.requires_grad_(True)
         return _aligned(self, context, {"persona": 1.0})
 
 
@@ -50,25 +59,36 @@ class MultiTask:
     def __init__(self, options: MultiTaskOptions, material: Callable[[], Material], judge: Callable[[Any], dict]):
         self.options, self.material, self.judge = options, material, judge
 
+    def learning(self, model: Any) -> AbstractContextManager:
+        """Let everything learn but the rows of words, unless those are wanted too, or adapters in its place."""
+        freeze_words(model)
+        if self.options.train_words:
+            model.requires_grad_(True)
+        return adapted(model, self.options.lora_rank)
+
+    def plan(self, context: Context) -> BatchPlan:
+        """The four tasks mixed by share."""
+        return _plan(self.material(), self.options.shares, self.options, not self.options.every_position)
+
     def run(self, context: Context) -> Outcome:
         """Teach all four tasks; keep the weights with the lowest held-out loss."""
-        if self.options.train_words:
-            context.model.requires_grad_(True)
-        else:
-            freeze_words(context.model)
-        with adapted(context.model, self.options.lora_rank):
-            return _aligned(self, context, self.options.shares, last_only=not self.options.every_position)
+        return _aligned(self, context, self.options.shares, last_only=not self.options.every_position)
+
+
+def _plan(
+    material: Material, shares: dict[str, float], options: WarmupOptions | MultiTaskOptions, last_only: bool = False
+) -> BatchPlan:
+    rows = mixed_rows(material, shares, options.tokens, options.row_tokens, last_only)
+    return BatchPlan(into_batches(rows, options.tokens_per_batch), material.vocabulary.tokenizer.pad_token_id)
 
 
 def _aligned(
     stage: TokenWarmup | MultiTask, context: Context, shares: dict[str, float], last_only: bool = False
 ) -> Outcome:
-    """Train on a mix of tasks, validate by the loss on what is held out, and measure what was learnt."""
-    material, options = stage.material(), stage.options
-    rows = mixed_rows(material, shares, options.tokens, options.row_tokens, last_only)
-    plan = BatchPlan(into_batches(rows, options.tokens_per_batch), context.vocabulary.tokenizer.pad_token_id)
-    validate = held_out_score(context, material, shares, options, last_only)
-    outcome = train(stage.name, context, options, plan, validate)
+    """Train on the stage's plan, validate by the loss on what is held out, and measure what was learnt."""
+    validate = held_out_score(context, stage.material(), shares, stage.options, last_only)
+    with stage.learning(context.model):
+        outcome = train(stage.name, context, stage.options, stage.plan(context), validate)
     context.model.eval()
     outcome.figures = stage.judge(context.model)
     return outcome

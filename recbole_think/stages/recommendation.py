@@ -5,6 +5,9 @@ all training histories, loss on itemic tokens alone, and a softmax over the code
 whole vocabulary, since a trie will never let a word follow there. Word rows stay frozen.
 """
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import numpy as np
 
 from recbole_think.errors import InputError
@@ -42,9 +45,13 @@ class Recommendation:
             batches += into_batches(packed_rows(examples, len(frame), options.row_tokens), options.tokens_per_batch)
         return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
 
+    def learning(self, model: Any) -> AbstractContextManager:
+        """Let everything learn but the rows of words, or adapters in its place."""
+        freeze_words(model)
+        return adapted(model, self.options.lora_rank)
+
     def run(self, context: Context) -> Outcome:
         """Fine-tune on every transition of the training histories; keep the weights validation liked best."""
-        freeze_words(context.model)
-        with adapted(context.model, self.options.lora_rank):
-            users = self.options.valid_users
+        users = self.options.valid_users
+        with self.learning(context.model):
             return train(self.name, context, self.options, self.plan(context), lambda: context.validate(users))

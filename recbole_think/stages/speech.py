@@ -23,7 +23,7 @@ from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.general import read_general
 from recbole_think.stages.precision import choose
 
-TEMPERATURE, TOP_P, SEED = 0.7, 0.9, 0
+TEMPERATURE, TOP_K, SEED = 0.7, 40, 0  # nucleus sampling would sort 49,152 words for every token
 TOGETHER = 64  # questions answered side by side
 
 
@@ -50,8 +50,9 @@ def own_answers(
     Raises:
         InputError: the backbone says nothing.
     """
+    model: Any
     model, tokenizer = load_backbone(replace(options, layers=0), cache, corpus, seed)
-    key = digest([options.name, _content(model), list(asked), longest, TEMPERATURE, TOP_P, SEED], 16)
+    key = digest([options.name, _content(model), list(asked), longest, TEMPERATURE, TOP_K, SEED], 16)
     path = cache / "own_answers" / f"{key}.jsonl"
     if not path.is_file():
         dtype = choose("auto", folder, model.config.hidden_size, model.config.intermediate_size)
@@ -87,7 +88,7 @@ def _generate(model: Any, tokenizer: Any, asked: Sequence[str], longest: int) ->
             with torch.no_grad():
                 out = model.generate(
                     input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=longest,
-                    do_sample=True, temperature=TEMPERATURE, top_p=TOP_P,
+                    do_sample=True, temperature=TEMPERATURE, top_k=TOP_K,
                 )  # fmt: skip
             answers += tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
             bar.update(len(prompts))

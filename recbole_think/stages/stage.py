@@ -7,7 +7,8 @@ presence means finished) and ``log.json`` (its curve). Knows nothing of what a s
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +56,12 @@ class Stage(Protocol):
 
     name: str
     options: Any
+
+    def learning(self, model: Any) -> AbstractContextManager:
+        """Set what learns; the context returned puts adapters away again."""
+
+    def plan(self, context: Context) -> Sized:
+        """Plan every optimizer step's batch."""
 
     def run(self, context: Context) -> Outcome:
         """Train ``context.model`` in place, ending with the weights validation chose."""

@@ -5,14 +5,16 @@ the very batch it missed. Validation picks the weights that are kept.
 """
 
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
 from recbole_think.prompts.batching import Row, packed_batch
@@ -95,6 +97,44 @@ def train(
     load_weights(context.model, load_tensors(folder / BEST))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
+
+
+def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan, seconds: float) -> float:
+    """Train for about ``seconds`` and return seconds per token; nothing is kept.
+
+    Args:
+        name: of the stage.
+        context: what every stage is given; its folder is written to.
+        options: of the stage.
+        plan: every step's batch.
+        seconds: when to stop; at least two steps are made, of which the first, which sets up, does not count.
+    """
+    watch = StopWatch(seconds)
+    options = replace(options, checkpoints=0)
+    trainer = TokenTrainer(
+        model=context.model, args=arguments(options, context, context.folder / name, len(plan)), train_dataset=plan,
+        data_collator=lambda batches: batches[0], callbacks=[watch], vocabulary=context.vocabulary, stage=name,
+        options=options,
+    )  # fmt: skip
+    use_bar(trainer, name, shown=False)
+    trainer.train()
+    done = len(watch.ends)
+    spent = watch.ends[-1] - (watch.ends[0] if done > 1 else watch.begin)
+    read = plan.batches[1:done] if done > 1 else plan.batches[:1]
+    return spent / sum(row.tokens for batch in read for row in batch)
+
+
+class StopWatch(TrainerCallback):
+    """Notes when each step ends, and stops the training after a while."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.begin, self.ends = seconds, time.perf_counter(), list[float]()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Stop when the time is over."""
+        self.ends.append(time.perf_counter())
+        if len(self.ends) > 1 and self.ends[-1] - self.begin > self.seconds:
+            control.should_training_stop = True
 
 
 class TokenTrainer(Trainer):
