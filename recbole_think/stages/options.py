@@ -104,9 +104,11 @@ class RecommendationOptions(WeightOptions):
     block: ClassVar[str] = "recommendation"
 
     epochs: int = 3
+    tokens: int = 0  # at most this many are read; 0 = all of the epochs
     valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
 
     def __post_init__(self):
         super().__post_init__()
         self._check(self.epochs >= 1, "epochs", "must be at least 1")
+        self._check(self.tokens >= 0, "tokens", "must be 0 (no limit) or more")
         self._check(self.valid_users >= 0, "valid_users", "must be 0 (all) or more")

@@ -29,7 +29,7 @@ class Recommendation:
         self.max_history = max_history
 
     def plan(self, context: Context) -> BatchPlan:
-        """Every transition of the training histories once an epoch, histories cut elsewhere each time.
+        """Every transition of the training histories once an epoch, up to ``tokens``; histories cut elsewhere each time.
 
         Raises:
             InputError: no user has two training events.
@@ -43,6 +43,9 @@ class Recommendation:
             if not examples:
                 raise InputError("no user has two training events: there is no transition to learn from")
             batches += into_batches(packed_rows(examples, len(frame), options.row_tokens), options.tokens_per_batch)
+        if options.tokens:
+            read = np.cumsum([sum(row.tokens for row in batch) for batch in batches])
+            batches = batches[: max(1, int((read <= options.tokens).sum()))]
         return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
 
     def learning(self, model: Any) -> AbstractContextManager:

@@ -177,6 +177,18 @@ def test_the_plan_holds_every_transition_once_an_epoch_within_its_budgets(row_to
     assert plan.tokens == bodies + frame * sum(len(batch) for batch in plan.batches)
 
 
+@pytest.mark.parametrize("tokens", [1, 700, 2_000])
+def test_a_plan_may_be_cut_to_a_budget_of_tokens(tokens, tmp_path):
+    whole, cut = (Recommendation(options(tokens=limit), 5).plan(world(tmp_path)) for limit in (0, tokens))
+    assert 1 <= len(cut) < len(whole)
+    assert cut.tokens <= tokens or len(cut) == 1
+    following = sum(row.tokens for row in whole.batches[len(cut)])
+    assert cut.tokens + following > tokens, "not a batch less than fits"
+    kept = [example.input_ids.tolist() for batch in cut.batches for row in batch for example in row.examples]
+    all_of_it = [example.input_ids.tolist() for batch in whole.batches for row in batch for example in row.examples]
+    assert kept == all_of_it[: len(kept)]
+
+
 def by_tokens(vocabulary) -> dict[tuple[int, ...], int]:
     return {tuple(tokens): row + 1 for row, tokens in enumerate(vocabulary.item_tokens.tolist())}
 
@@ -357,7 +369,7 @@ def test_histories_without_a_single_transition_are_an_input_error(tmp_path):
         {"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"warmup": 1.0}, {"warmup": -0.1},
         {"tokens_per_batch": 0}, {"row_tokens": 0}, {"dropout": 1.0}, {"validations": 0}, {"valid_users": -1},
         {"checkpoints": -1}, {"precision": "float16"}, {"row_learning_rate": -1.0}, {"weight_decay": -0.5},
-        {"max_grad_norm": -1.0},
+        {"max_grad_norm": -1.0}, {"tokens": -1}, {"lora_rank": -1},
     ],
     ids=str,
 )  # fmt: skip
