@@ -29,7 +29,7 @@ class Recommendation:
         self.max_history = max_history
 
     def plan(self, context: Context) -> BatchPlan:
-        """Every transition of the training histories once an epoch, up to ``tokens``; histories cut elsewhere each time.
+        """Every transition once an epoch, histories cut elsewhere each time, up to ``tokens`` in all.
 
         Raises:
             InputError: no user has two training events.
