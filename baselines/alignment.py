@@ -1,6 +1,6 @@
-"""Does itemic alignment pay? Three recipes of one token budget, several seeds, one process each: python baselines/alignment.py
+"""Does itemic alignment pay? Three recipes of one token budget, several seeds: python baselines/alignment.py
 
-recommendation only / token warm-up first / warm-up and multi-task integration first. Every recipe reads the same number
+Recommendation only / token warm-up first / warm-up and multi-task integration first. Every recipe reads the same number
 of training tokens in all. Finished runs are kept under runs/ and read back, so the same command goes on after a stop.
 Prints the table of docs/alignment.md.
 """
@@ -58,13 +58,14 @@ def main() -> None:
             found[recipe].append(
                 {**json.loads((folder / "metrics.json").read_text(encoding="utf-8")), "folder": folder}
             )
-    print(table(found))
+    sys.stdout.write(table(found) + "\n")
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """Mean and standard deviation over seeds, and the paired difference to the first recipe over users and seeds."""
-    lines = ["| recipe | training tokens | NDCG@10 | Recall@10 | NDCG@10, difference (paired) | perplexity | caption similarity (random item) | found@10 |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    heads = ("recipe", "training tokens", "NDCG@10", "Recall@10", "NDCG@10, difference (paired)", "perplexity",
+             "caption similarity (random item)", "found@10")  # fmt: skip
+    lines = [_row(heads), _row(["---"] * len(heads))]
     first = next(iter(found.values()))
     for recipe, runs in found.items():
         figures = [_spread([run["test"][name] for run in runs]) for name in METRICS]
@@ -76,10 +77,12 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         )  # fmt: skip
         difference = "" if runs is first else _paired(runs, first)
         perplexity = statistics.mean(run["perplexity"][-1]["perplexity"] for run in runs)
-        lines.append(
-            f"| {recipe} | {tokens:,.0f} | {' | '.join(figures)} | {difference} | {perplexity:,.1f} | {' | '.join(told)} |"
-        )
+        lines.append(_row([recipe, f"{tokens:,.0f}", *figures, difference, f"{perplexity:,.1f}", *told]))
     return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _spread(values: list[float]) -> str:
