@@ -10,7 +10,6 @@ N supervised positions of a batch, S codes of a level, d hidden size.
 """
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, windows
+from recbole_think.stages.checkpoints import last_checkpoint, spacing, whole_checkpoint
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.precision import choose
 from recbole_think.stages.progress import use_bar
@@ -32,7 +32,6 @@ from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load
 from recbole_think.stages.validation import BestWeights
 
 log = logging.getLogger(__name__)
-COMPLETE = "complete"  # marks a checkpoint whose files are all there
 
 
 class Recommendation:
@@ -180,26 +179,15 @@ class CodeTrainer(Trainer):
         load_weights(self.model, load_tensors(Path(str(resume_from_checkpoint)) / "weights.safetensors"))
 
     def _save_checkpoint(self, model, trial):
-        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
-        try:
+        with whole_checkpoint(Path(str(self.args.output_dir)), self.state.global_step):
             super()._save_checkpoint(model, trial)
-            (folder / COMPLETE).touch()
-        finally:
-            if not (folder / COMPLETE).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """Return the latest whole checkpoint of a stage folder, or None."""
-    whole = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def arguments(options: RecommendationOptions, context: Context, folder: Path, steps: int) -> TrainingArguments:
     """Translate our options into transformers' (one planned batch is one step, all epochs are one pass)."""
     config = context.model.config
     dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
-    every = max(1, steps // (options.checkpoints + 1)) if options.checkpoints else steps
+    logging_steps = max(1, steps // 50)
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         per_device_train_batch_size=1,
@@ -212,9 +200,9 @@ def arguments(options: RecommendationOptions, context: Context, folder: Path, st
         bf16=dtype == torch.bfloat16,
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps" if options.checkpoints else "no",
-        save_steps=every,
-        save_total_limit=1,
-        logging_steps=max(1, steps // 50),
+        save_steps=spacing(steps, options.checkpoints, logging_steps),
+        save_total_limit=None,  # whole_checkpoint deletes the others, once the new one is whole
+        logging_steps=logging_steps,
         logging_nan_inf_filter=False,
         disable_tqdm=True,  # see progress.py
         report_to="none",
