@@ -23,10 +23,11 @@ python run_recbole_think.py --model=<name> --dataset=<name> [--data_path=<folder
   --restart                 empty the run folder first; without it a finished run is read back, an interrupted one
                             goes on
   --json                    print metrics.json alone
+  --show_config             print every setting in effect and the layer that set it, and stop
   --list                    list the models and data sets
   --help                    this text; with --model=<name> also the options of that model
 """
-FLAGS = ("--help", "-h", "--list", "--json", "--restart")
+FLAGS = ("--help", "-h", "--list", "--json", "--restart", "--show_config")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,11 +60,14 @@ def _run(argv: list[str]) -> int:
         if not options.get(key):
             raise InputError(f"--{key}=<name> is missing; see --help and --list")
     _quiet()
+    rest = [word for word in argv if word not in FLAGS and _key(word) not in ("model", "dataset", "config_files")]
+    files = str(options.get("config_files", "")).split()
+    if "--show_config" in flags:
+        sys.stdout.write(_settings(options["model"], options["dataset"], files, rest))
+        return 0
     from recbole_think import report
     from recbole_think.experiment import run
 
-    rest = [word for word in argv if word not in FLAGS and _key(word) not in ("model", "dataset", "config_files")]
-    files = str(options.get("config_files", "")).split()
     with contextlib.redirect_stdout(sys.stderr):  # some models print; standard output is for results
         result = run(options["model"], options["dataset"], files, argv=rest, restart="--restart" in flags)
     if "--json" in flags:
@@ -116,6 +120,15 @@ def _model_help(model: str | None) -> str:
     if not path.is_file():
         return f"\n{model} is RecBole's; its options are those of RecBole's documentation.\n"
     return f"\noptions of {model} and their defaults:\n\n{path.read_text(encoding='utf-8')}"
+
+
+def _settings(model: str, dataset: str, files: list[str], argv: list[str]) -> str:
+    from recbole_think.config import ThinkConfig
+    from recbole_think.layers import table
+
+    with contextlib.redirect_stdout(sys.stderr):  # RecBole's models may print when they are imported
+        rows = ThinkConfig(model, dataset, files, argv=argv).origins()
+    return table(rows)
 
 
 def _quiet() -> None:
