@@ -1,10 +1,15 @@
-"""RecBole-Think: reasoning recommenders on RecBole. ``run`` and ``OneRecThink`` are loaded when first asked for."""
+"""RecBole-Think: reasoning recommenders on RecBole. What it exports is loaded when first asked for."""
 
 from importlib import import_module
 
 __version__ = "0.1.0"
-_HOMES = {"run": "recbole_think.experiment", "OneRecThink": "recbole_think.model", "InputError": "recbole_think.errors"}
-__all__ = ["InputError", "OneRecThink", "run"]
+_HOMES = {
+    "run": "recbole_think.experiment",
+    "load": "recbole_think.loading",
+    "OneRecThink": "recbole_think.model",
+    "InputError": "recbole_think.errors",
+}
+__all__ = ["InputError", "OneRecThink", "load", "run"]
 
 
 def __getattr__(name: str):

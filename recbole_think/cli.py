@@ -24,10 +24,11 @@ python run_recbole_think.py --model=<name> --dataset=<name> [--data_path=<folder
                             goes on
   --dry_run                 sizes, tokens per stage, estimated time and memory from a probe of ten seconds; no training
   --json                    print metrics.json alone
+  --show_config             print every setting in effect and the layer that set it, and stop
   --list                    list the models and data sets
   --help                    this text; with --model=<name> also the options of that model
 """
-FLAGS = ("--help", "-h", "--list", "--json", "--restart", "--dry_run")
+FLAGS = ("--help", "-h", "--list", "--json", "--restart", "--dry_run", "--show_config")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,6 +63,9 @@ def _run(argv: list[str]) -> int:
     _quiet()
     rest = [word for word in argv if word not in FLAGS and _key(word) not in ("model", "dataset", "config_files")]
     files = str(options.get("config_files", "")).split()
+    if "--show_config" in flags:
+        sys.stdout.write(_settings(options["model"], options["dataset"], files, rest))
+        return 0
     if "--dry_run" in flags:
         return _dry_run(options, files, rest, as_json="--json" in flags)
     from recbole_think import report
@@ -128,6 +132,15 @@ def _model_help(model: str | None) -> str:
     if not path.is_file():
         return f"\n{model} is RecBole's; its options are those of RecBole's documentation.\n"
     return f"\noptions of {model} and their defaults:\n\n{path.read_text(encoding='utf-8')}"
+
+
+def _settings(model: str, dataset: str, files: list[str], argv: list[str]) -> str:
+    from recbole_think.config import ThinkConfig
+    from recbole_think.layers import table
+
+    with contextlib.redirect_stdout(sys.stderr):  # RecBole's models may print when they are imported
+        rows = ThinkConfig(model, dataset, files, argv=argv).origins()
+    return table(rows)
 
 
 def _quiet() -> None:

@@ -6,6 +6,7 @@ Later layers win: RecBole's defaults < properties/overall.yaml < properties/data
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import yaml
 from recbole.config import Config
 from recbole.utils import ModelType
 
-from recbole_think import catalog
+from recbole_think import catalog, folder
 from recbole_think.errors import InputError
+from recbole_think.layers import Layer, Row, origins
 from recbole_think.options import near_hint
 from recbole_think.paths import properties_dir
 
@@ -57,6 +59,8 @@ class ThinkConfig(Config):
         Raises:
             InputError: any layer holds something that cannot be used.
         """
+        self._beneath: list[Layer] = []  # what lies under the user's own settings, lowest first
+        self._files: list[Layer] = []
         self._argv = list(argv)  # never sys.argv: a library must not read its host's command line
         try:
             super().__init__(model, dataset, list(config_files), dict(config_dict or {}))
@@ -85,6 +89,7 @@ class ThinkConfig(Config):
             layer = self._parsed(Path(file).read_text(encoding="utf-8"), file) or {}
             if not isinstance(layer, dict):
                 raise InputError(f"{file}: expected key: value lines, got {type(layer).__name__}")
+            self._files.append((str(file), layer))
             merge(given, layer)
         return given
 
@@ -122,10 +127,26 @@ class ThinkConfig(Config):
 
     def _load_internal_config_dict(self, model, model_class, dataset):
         super()._load_internal_config_dict(model, model_class, dataset)
+        own = {name: asdict(options()) for name, options in getattr(model_class, "OPTIONS", {}).items()}
+        self._beneath = [("default", own), ("RecBole default", merge({}, self.internal_config_dict))]
         for name in ("overall.yaml", f"dataset/{dataset}.yaml", f"model/{model}.yaml"):
             path = properties_dir() / name
             if path.is_file():
-                merge(self.internal_config_dict, yaml.load(path.read_text(encoding="utf-8"), self.yaml_loader) or {})
+                layer = yaml.load(path.read_text(encoding="utf-8"), self.yaml_loader) or {}
+                self._beneath.append((name, layer))
+                merge(self.internal_config_dict, layer)
+
+    def origins(self) -> list[Row]:
+        """Every value in effect, and the layer that set it; what no YAML sets shows as ``default``."""
+        effective = merge(merge({}, self._beneath[0][1]), self.final_config_dict)
+        run, cache = folder.choose(effective), folder.cache_path(effective["cache_dir"])
+        effective |= {"run_folder": str(run), "checkpoint_dir": str(run / "checkpoints"), "cache_dir": str(cache)}
+        words = {"model": self.model, "dataset": self.dataset, **self.cmd_config_dict}
+        layers = [*self._beneath, *self._files, ("config_dict", self.variable_config_dict), ("command line", words)]
+        unread = getattr(self.model_class, "UNREAD_KEYS", {})
+        rows = origins(layers, effective)
+        idle = [row.key in unread and row.layer == "RecBole default" for row in rows]
+        return [row._replace(layer="not read") if no else row for row, no in zip(rows, idle, strict=True)]
 
     def _get_final_config_dict(self):
         self._refuse_unread_keys()

@@ -9,15 +9,15 @@ imports ray, and cannot reload its checkpoints on torch >= 2.6) without touching
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
-from recbole_think import catalog, folder, leaderboard, record
+from recbole_think import catalog, folder, leaderboard, record, resume
 from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
 from recbole_think.corpus.files import require_dataset
@@ -142,7 +142,7 @@ def training_data(loader):
 
 
 def _experiment(config: ThinkConfig) -> None:
-    """Fit, restore the checkpoint validation chose, evaluate under both maskings, write the record."""
+    """Fit, ending with the checkpoint validation chose, evaluate under both maskings, write the record."""
     clock = record.Clock()
     init_seed(config["seed"], config["reproducibility"])
     with clock("data"):
@@ -155,8 +155,7 @@ def _experiment(config: ThinkConfig) -> None:
     set_mask(trainer, data.histories if config["mask_history"] else None)
     progress = bool(config["show_progress"])
     with clock("fit"):
-        trainer.fit(data.train, data.valid, saved=True, show_progress=progress)
-        restore_best(trainer)
+        resume.fit_once(trainer, data, progress)
     scores = _evaluate_all(trainer, data, clock, progress)
     record.write(Path.cwd(), config, trainer, data, scores, clock)
 
@@ -169,25 +168,15 @@ def _evaluate_all(trainer, data: Data, clock, progress: bool) -> dict[str, Score
         "test": (data.test, data.until_test if masked else None),
         "test_other_masking": (data.test, None if masked else data.until_test),
     }
+    made_from = {"weights": resume.weights_digest(trainer.model), "data_fingerprint": data.fingerprint}
     scores = {}
     for name, (loader, mask) in wanted.items():
         with clock(f"evaluate_{name}"):
-            scores[name] = evaluate(trainer, loader, mask, progress)
+            # each from the seed, so that it gives the same after a fit, after another one, or alone
+            init_seed(trainer.config["seed"], trainer.config["reproducibility"])
+            make = partial(evaluate, trainer, loader, mask, progress)
+            scores[name] = resume.evaluated(Path(resume.EVALUATION, f"{name}.json"), made_from, make)
     return scores
-
-
-def restore_best(trainer) -> None:
-    """Load the checkpoint ``fit`` just wrote; torch >= 2.6 refuses RecBole's own way of doing it.
-
-    A trainer of ours restores itself (``restore_best``), from safetensors.
-    """
-    if hasattr(trainer, "restore_best"):
-        trainer.restore_best()
-    elif Path(trainer.saved_model_file).is_file():
-        # the pickle was written by this very process a moment ago
-        state = torch.load(trainer.saved_model_file, trainer.device, weights_only=False)
-        trainer.model.load_state_dict(state["state_dict"])
-        trainer.model.load_other_parameter(state["other_parameter"])
 
 
 __all__ = ["Data", "prepare", "run"]

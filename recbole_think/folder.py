@@ -31,7 +31,12 @@ NOT_IDENTITY = {
     "checkpoint_dir",
 }
 # files that cost time to make: finished stages, checkpoints, whole runs
-WORTH_KEEPING = ("facts.json", "metrics.json", "*/facts.json", "checkpoints/*", "*/checkpoints/*", "*/best.safetensors")
+WORTH_KEEPING = (
+    "facts.json", "metrics.json", "evaluation/*", "*/facts.json", "checkpoints/*", "*/checkpoints/*",
+    "*/best.safetensors",
+)  # fmt: skip
+DRAFT = re.compile(r"\..+\.\d+")  # what write_whole calls a file until it is whole
+EMPTIED = ".emptied"  # where --restart moves the old run before deleting it
 ANSI = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 log = logging.getLogger(__name__)
 
@@ -76,6 +81,7 @@ def opened(folder: Path, settings: Mapping[str, Any], restart: bool = False) -> 
             raise InputError(
                 f"another process is working in {folder}; wait for it, or use another --run_folder"
             ) from why
+        _sweep(folder)
         if restart:
             _empty(folder)
         _claim(folder, identity(settings))
@@ -88,16 +94,28 @@ def opened(folder: Path, settings: Mapping[str, Any], restart: bool = False) -> 
             raise
 
 
+def _sweep(folder: Path) -> None:
+    """Delete what a killed process was in the middle of; the lock says that nobody is in the middle of anything now."""
+    ours = (folder / "config.json").is_file()
+    if ours or (folder / EMPTIED / "config.json").is_file():
+        shutil.rmtree(folder / EMPTIED, ignore_errors=True)
+    for path in folder.rglob(".*") if ours else folder.glob(".config.json.*"):  # elsewhere, what we begin with alone
+        if DRAFT.fullmatch(path.name) and path.is_file():
+            path.unlink()
+
+
 def _empty(folder: Path) -> None:
-    if (
-        any(folder.iterdir())
-        and not (folder / "config.json").is_file()
-        and {p.name for p in folder.iterdir()} != {".lock"}
-    ):
+    """Move everything out of the way, the result first and the configuration last, then delete it.
+
+    A kill in between leaves whole files of a run that is not finished, never half a one that looks finished.
+    """
+    inside = {path.name for path in folder.iterdir()} - {".lock", EMPTIED}
+    if inside and "config.json" not in inside:
         raise InputError(f"--restart: {folder} is not a run folder (no config.json); refusing to empty it")
-    for path in folder.iterdir():
-        if path.name != ".lock":
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    (folder / EMPTIED).mkdir(exist_ok=True)
+    for name in sorted(inside, key=lambda name: (name == "config.json") - (name == "metrics.json")):
+        (folder / name).rename(folder / EMPTIED / name)
+    shutil.rmtree(folder / EMPTIED)
 
 
 def _claim(folder: Path, wanted: dict[str, Any]) -> None:
@@ -111,9 +129,10 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
                     f"{folder} holds a run with {key}={found.get(key)!r}, this command has {key}={wanted.get(key)!r}; "
                     f"use another --run_folder, or --restart to empty this one first"
                 )
-        return
-    write_json(path, wanted)
-    write_text(folder / "config.yaml", yaml.safe_dump(wanted, sort_keys=True, allow_unicode=True))
+    else:
+        write_json(path, wanted)
+    if not (folder / "config.yaml").is_file():  # asked for itself: a kill may have come between the two
+        write_text(folder / "config.yaml", yaml.safe_dump(wanted, sort_keys=True, allow_unicode=True))
 
 
 class Plain(logging.Formatter):
@@ -141,9 +160,14 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
+def cache_path(configured: str | None) -> Path:
+    """Return where the cache is, or would be."""
+    chosen = configured or os.environ.get("RECBOLE_THINK_CACHE") or "~/.cache/recbole_think"
+    return Path(chosen).expanduser().resolve()
+
+
 def cache_dir(configured: str | None) -> Path:
     """Return the folder for what many runs share: converted backbones, text vectors, measurements."""
-    chosen = configured or os.environ.get("RECBOLE_THINK_CACHE") or "~/.cache/recbole_think"
-    path = Path(chosen).expanduser().resolve()
+    path = cache_path(configured)
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -30,6 +30,7 @@ class OneRecThink(SequentialRecommender):
     """Generative recommender: a language model that names the next item by its itemic tokens (arXiv 2510.11639)."""
 
     input_type = InputType.POINTWISE  # RecBole asks for a loss_type otherwise
+    OPTIONS: ClassVar = BLOCKS
     UNREAD_KEYS: ClassVar = {
         "epochs": "set recommendation.epochs",
         "learning_rate": "set recommendation.learning_rate",

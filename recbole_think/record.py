@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from recbole_think.artifacts import versions, write_json, write_whole
+from recbole_think.blocks import BLOCKS
 from recbole_think.corpus.histories import targets
 from recbole_think.corpus.items import read_items
 from recbole_think.folder import NOT_IDENTITY
+from recbole_think.layers import flat
 
 NOT_COMMAND = NOT_IDENTITY | {"model", "dataset", "data_path"}  # a path of one machine is no use to another
 
@@ -45,7 +47,7 @@ def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> No
         "commit": clock.commit,
         "seed": config["seed"],
     }
-    write_json(folder / "facts.json", {**common, "parents": getattr(trainer, "parents", {})})
+    write_json(folder / "facts.json", {**common, "parents": getattr(trainer, "parents", {}), "given": given(config)})
     stages = getattr(trainer, "stage_rows", [])
     write_json(
         folder / "metrics.json",
@@ -113,18 +115,18 @@ def read_ranks(path: Path) -> dict[str, tuple[int, int]]:
 
 def command(config) -> str:
     """Return the command that makes this run again."""
-    given = _flat({key: value for key, value in config.external_config_dict.items() if key not in NOT_COMMAND})
+    given = flat({key: value for key, value in config.external_config_dict.items() if key not in NOT_COMMAND})
     words = [f"--{key}={_word(value)}" for key, value in given.items()]
     return " ".join(
         ["python run_recbole_think.py", f"--model={config['model']}", f"--dataset={config['dataset']}", *words]
     )
 
 
-def _flat(block: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in block.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value})
-    return flat
+def given(config) -> dict[str, Any]:
+    """Return the user's settings of all layers, from which ``load`` makes the configuration again on this machine."""
+    kept = {key: value for key, value in config.external_config_dict.items() if key not in NOT_COMMAND}
+    kept |= {block: config[block] for block in BLOCKS if block in kept}  # their paths have been made absolute
+    return kept | {"data_path": str(Path(config["data_path"]).parent), "cache_dir": config["cache_dir"]}
 
 
 def _word(value: Any) -> str:

@@ -196,3 +196,60 @@ def test_the_cache_is_where_it_was_asked_for(tmp_path, monkeypatch):
 
 def test_the_module_names_every_key_that_may_differ():
     assert {"run_folder", "cache_dir", "show_progress", "gpu_id", "device"} <= folder.NOT_IDENTITY
+
+
+def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
+    with opened(tmp_path / "run", SETTINGS):
+        Path("stage").mkdir()
+        for name in (".metrics.json.123", "stage/.weights.safetensors.77", "kept.123", ".kept"):
+            Path(name).touch()
+    with opened(tmp_path / "run", SETTINGS):
+        assert {path.name for path in Path().rglob("*kept*")} == {"kept.123", ".kept"}
+        assert not Path(".metrics.json.123").exists() and not Path("stage/.weights.safetensors.77").exists()
+
+
+def test_nothing_is_swept_from_a_folder_that_is_not_a_runs(tmp_path):
+    (tmp_path / "home" / "deep").mkdir(parents=True)
+    (tmp_path / "home" / "deep" / ".notes.12").touch()
+    with opened(tmp_path / "home", SETTINGS):
+        assert Path("deep/.notes.12").exists()
+
+
+@pytest.mark.parametrize("left", [["config.json"], [".config.json.9"], []])
+def test_a_start_that_was_killed_is_taken_up(left, tmp_path):
+    with opened(tmp_path / "run", SETTINGS):
+        pass
+    for path in (tmp_path / "run").iterdir():
+        if path.name not in left:
+            path.unlink()
+    for name in left:
+        (tmp_path / "run" / name).touch()
+    for restart in (True, False):
+        with opened(tmp_path / "run", SETTINGS, restart):
+            assert {path.name for path in Path().iterdir()} == {"config.json", "config.yaml", "run.log", ".lock"}
+
+
+@pytest.mark.parametrize("moved", range(5))
+def test_a_restart_that_was_killed_leaves_no_run_that_looks_finished(moved, tmp_path, monkeypatch):
+    with opened(tmp_path / "run", SETTINGS):
+        Path("metrics.json").write_text("{}")
+        Path("stage").mkdir()
+        Path("stage/facts.json").touch()
+    (tmp_path / "run" / "run.log").unlink()
+    real, calls = Path.rename, []
+
+    def kill(path, target):
+        if len(calls) == moved:
+            raise KeyboardInterrupt
+        calls.append(path.name)
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", kill)
+        patch.setattr(folder.shutil, "rmtree", lambda path, ignore_errors=False: ignore_errors or kill(path, path))
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path / "run", SETTINGS, restart=True).__enter__()
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert ("metrics.json" in left) == (moved == 0) and ("config.json" in left) == (moved < 4)
+    with opened(tmp_path / "run", SETTINGS, restart=True):
+        assert {path.name for path in Path().iterdir()} == {"config.json", "config.yaml", "run.log", ".lock"}

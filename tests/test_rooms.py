@@ -19,7 +19,10 @@ ROOMS = {
     "stages": BASE | {"corpus", "itemic", "prompts", "decoding"},
     "decoding": BASE | {"corpus", "itemic"},
 }
-TOUCH_RECBOLE = {"config.py", "experiment.py", "model.py", "trainer.py", "evaluation.py", "catalog.py", "rivals"}
+TOUCH_RECBOLE = {
+    "config.py", "experiment.py", "model.py", "trainer.py", "evaluation.py", "catalog.py", "rivals", "loading.py",
+    "scoring.py",
+}  # fmt: skip
 TOUCH_TRANSFORMERS = {
     "itemic/backbone.py", "itemic/vocabulary.py", "prompts/tasks.py", "prompts/alignment.py", "stages", "decoding",
     "rivals",

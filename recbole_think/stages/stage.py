@@ -115,13 +115,25 @@ def _finished(folder: Path, wanted: dict[str, Any], model) -> dict[str, Any] | N
         return None
     facts = read_json(folder / "facts.json")
     require_same(facts["made_from"], wanted, folder)
-    load_weights(model, load_tensors(folder / "weights.safetensors"))
+    restore(folder, model)
+    _drop_unfinished(folder)  # a kill between the facts and this leaves it behind
     return {**facts["row"], "skipped": True}
 
 
 def _perplexity(context: Context, words_alone: bool) -> float | None:
     context.model.eval()
     return context.perplexity(words_alone) if context.perplexity else None
+
+
+def restore(folder: Path, model) -> None:
+    """Load the weights of a finished stage."""
+    load_weights(model, load_tensors(folder / "weights.safetensors"))
+
+
+def _drop_unfinished(folder: Path) -> None:
+    """Delete what a stage needs only until it has finished."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / BEST).unlink(missing_ok=True)
 
 
 def _keep(folder: Path, wanted: dict[str, Any], model, outcome: Outcome, measured: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +150,5 @@ def _keep(folder: Path, wanted: dict[str, Any], model, outcome: Outcome, measure
     }
     write_json(folder / "log.json", {"curve": outcome.curve})
     write_json(folder / "facts.json", {"made_from": wanted, "row": row})
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    (folder / BEST).unlink(missing_ok=True)
+    _drop_unfinished(folder)
     return row

@@ -4,7 +4,6 @@ A plan holds every optimizer step's batch in order, so that schedules count step
 the very batch it missed. Validation picks the weights that are kept.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,14 +17,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
 from recbole_think.prompts.batching import Row, packed_batch
+from recbole_think.stages.checkpoints import last_checkpoint, spacing, whole_checkpoint
 from recbole_think.stages.loss import token_loss
 from recbole_think.stages.options import TrainingOptions, WeightOptions
 from recbole_think.stages.precision import choose
 from recbole_think.stages.progress import use_bar
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
 from recbole_think.stages.validation import BestWeights
-
-COMPLETE = "complete"  # marks a checkpoint whose files are all there
 
 
 class BatchPlan(Dataset):
@@ -180,26 +178,15 @@ class TokenTrainer(Trainer):
         load_weights(self.model, load_tensors(Path(str(resume_from_checkpoint)) / "weights.safetensors"))
 
     def _save_checkpoint(self, model, trial):
-        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
-        try:
+        with whole_checkpoint(Path(str(self.args.output_dir)), self.state.global_step):
             super()._save_checkpoint(model, trial)
-            (folder / COMPLETE).touch()
-        finally:
-            if not (folder / COMPLETE).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """Return the latest whole checkpoint of a stage folder, or None."""
-    whole = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def arguments(options: TrainingOptions, context: Context, folder: Path, steps: int) -> TrainingArguments:
     """Translate our options into transformers' (one planned batch is one step, all epochs are one pass)."""
     config = context.model.config
     dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
-    every = max(1, steps // (options.checkpoints + 1)) if options.checkpoints else steps
+    logging_steps = max(1, steps // 50)
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         per_device_train_batch_size=1,
@@ -212,9 +199,9 @@ def arguments(options: TrainingOptions, context: Context, folder: Path, steps: i
         bf16=dtype == torch.bfloat16,
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps" if options.checkpoints else "no",
-        save_steps=every,
-        save_total_limit=1,
-        logging_steps=max(1, steps // 50),
+        save_steps=spacing(steps, options.checkpoints, logging_steps),
+        save_total_limit=None,  # whole_checkpoint deletes the others, once the new one is whole
+        logging_steps=logging_steps,
         logging_nan_inf_filter=False,
         disable_tqdm=True,  # see progress.py
         report_to="none",

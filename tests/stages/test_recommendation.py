@@ -15,11 +15,12 @@ from recbole_think.errors import InputError
 from recbole_think.prompts.batching import IGNORED, Row, packed_batch, prompt_batch
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, recommendation_prompt
 from recbole_think.stages import training
+from recbole_think.stages.checkpoints import last_checkpoint
 from recbole_think.stages.loss import token_loss
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.recommendation import Recommendation
 from recbole_think.stages.stage import Context, run_stages
-from recbole_think.stages.training import freeze_words, last_checkpoint
+from recbole_think.stages.training import freeze_words
 from tests.small import distinct_codes, taught
 
 N, SIZES = 12, (4, 4)
@@ -290,17 +291,6 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(cut_off_at, tmp_path, mo
     for name, value in resumed.model.named_parameters():
         assert torch.equal(value, weights[name]), name
     assert row_resumed["best_score"] == row["best_score"] and row_resumed["loss"] == row["loss"]
-
-
-def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
-    stage = tmp_path / "recommendation"
-    for step, whole in ((2, True), (10, True), (30, False)):
-        folder = stage / "checkpoints" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        if whole:
-            (folder / training.COMPLETE).touch()
-    assert last_checkpoint(stage) == str(stage / "checkpoints" / "checkpoint-10")
-    assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_the_same_seed_trains_the_same_weights_and_another_others(tmp_path):

@@ -1,0 +1,91 @@
+"""What an experiment has behind it: the fit and each evaluation are kept when they are done, and read back.
+
+An evaluation is bound to the very weights it was made from. A model of ours keeps its stages one by one
+(``stages/stage.py``); of RecBole's models the fit is kept whole: interrupted, it begins anew, and ends with the same
+weights on the same machine, since it is seeded. Works in the run folder.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recbole_think.artifacts import read_json, require_same, write_json
+from recbole_think.errors import InputError
+from recbole_think.evaluation import Scores
+
+FIT = "fit.json"  # its presence means: the fit of a RecBole model is done
+EVALUATION = "evaluation"  # a JSON file per finished evaluation
+
+
+def fit_once(trainer, data, show_progress: bool) -> None:
+    """Fit, ending with the weights validation chose; a RecBole fit that finished before is only read back."""
+    if hasattr(trainer, "restore_best"):
+        trainer.fit(data.train, data.valid, saved=True, show_progress=show_progress)
+        trainer.restore_best()
+        return
+    made_from = {"data_fingerprint": data.fingerprint}
+    if Path(FIT).is_file():
+        require_same(read_json(Path(FIT)), made_from, Path.cwd() / FIT)
+        trainer.saved_model_file = str(checkpoint_of(Path.cwd()))
+        trainer.eval_collector.data_collect(data.train)  # what fit would have told the evaluator
+    else:
+        for half_way in Path(trainer.checkpoint_dir).glob(f"{trainer.config['model']}-*.pth"):
+            half_way.unlink()
+        trainer.fit(data.train, data.valid, saved=True, show_progress=show_progress)
+    saved = Path(trainer.saved_model_file)
+    if saved.is_file():  # not where validation never came (eval_step > epochs)
+        restore(trainer.model, saved, trainer.device)
+        write_json(Path(FIT), {"checkpoint": saved.name, **made_from})
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """Return the checkpoint a RecBole model of a run folder was evaluated with.
+
+    Raises:
+        InputError: the run kept none.
+    """
+    path = folder / FIT
+    saved = folder / "checkpoints" / read_json(path)["checkpoint"] if path.is_file() else None
+    if saved is None or not saved.is_file():
+        raise InputError(f"{folder} holds no finished weights ({saved or path} is missing); run it again")
+    return saved
+
+
+def restore(model, path: Path, device) -> None:
+    """Load a checkpoint of RecBole's into ``model``; torch >= 2.6 refuses RecBole's own way of doing it.
+
+    The file is a pickle, which can run any code: give it only what a run of your own wrote.
+    """
+    state = torch.load(path, device, weights_only=False)
+    model.load_state_dict(state["state_dict"])
+    model.load_other_parameter(state["other_parameter"])
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Digest of every parameter of ``model``."""
+    found = hashlib.sha256()
+    for name, value in model.named_parameters():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def evaluated(path: Path, made_from: dict[str, str], evaluate: Callable[[], Scores]) -> Scores:
+    """Return the evaluation kept at ``path`` if it has the same origin; else make it and keep it there.
+
+    Args:
+        path: JSON file.
+        made_from: what the outcome depends on besides the configuration: digests of the weights and of the data.
+        evaluate: makes the evaluation.
+    """
+    kept = read_json(path) if path.is_file() else {}
+    if kept.get("made_from") == made_from:
+        found = kept["scores"]
+        return Scores(**{**found, "users": np.array(found["users"]), "ranks": np.array(found["ranks"], np.int32)})
+    scores = evaluate()
+    plain = {**vars(scores), "users": scores.users.tolist(), "ranks": scores.ranks.tolist()}
+    write_json(path, {"made_from": made_from, "scores": plain})
+    return scores
