@@ -75,9 +75,7 @@ class ThinkTrainer(Trainer):
             return read_general(Path(options.general))
         texts = [item.text for item in model.items]
         asked = questions(options.general_prompts)
-        return own_answers(
-            model.options["backbone"], asked, options.answer_tokens, model.cache, texts, model.seed, model.folder
-        )
+        return own_answers(model.options["backbone"], asked, options.answer_tokens, model.cache, texts, model.seed)
 
     def _judge(self, language_model) -> dict:
         from recbole_think.itemic.embed import encode

@@ -126,7 +126,7 @@ def test_an_item_file_our_model_cannot_read_is_refused_before_anything_runs(text
     ids=["layers", "size", "vectors"],
 )
 def test_what_shows_only_once_the_data_is_read_leaves_no_run_folder_either(argv, capsys, monkeypatch):
-    monkeypatch.setattr("recbole_think.itemic.embed._encode", lambda texts, _: np.eye(len(texts), 8, dtype=np.float32))
+    monkeypatch.setattr("recbole_think.itemic.embed.encode", lambda texts, _: np.eye(len(texts), 8, dtype=np.float32))
     assert main([*argv, "--show_progress=false"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.splitlines()[-1].startswith("error: ")

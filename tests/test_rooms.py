@@ -21,7 +21,7 @@ ROOMS = {
 }
 TOUCH_RECBOLE = {
     "config.py", "experiment.py", "model.py", "trainer.py", "evaluation.py", "catalog.py", "rivals", "loading.py",
-    "scoring.py",
+    "plan.py", "scoring.py",
 }  # fmt: skip
 TOUCH_TRANSFORMERS = {
     "itemic/backbone.py", "itemic/vocabulary.py", "prompts/tasks.py", "prompts/alignment.py", "stages", "decoding",

@@ -21,7 +21,7 @@ from recbole_think.itemic.options import BackboneOptions
 from recbole_think.prompts.alignment import GeneralText, chat, template_ids
 from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.general import read_general
-from recbole_think.stages.precision import choose
+from recbole_think.stages.precision import fastest
 
 TEMPERATURE, TOP_K, SEED = 0.7, 40, 0  # nucleus sampling would sort 49,152 words for every token
 TOGETHER = 64  # questions answered side by side
@@ -34,7 +34,6 @@ def own_answers(
     cache: Path,
     corpus: Sequence[str],
     seed: int,
-    folder: Path,
 ) -> list[GeneralText]:
     """Answer ``asked`` with the whole backbone, or read the answers it gave before.
 
@@ -45,7 +44,6 @@ def own_answers(
         cache: folder for the answers.
         corpus: texts the ``tiny`` backbone's tokenizer is trained on.
         seed: of the ``tiny`` backbone's weights.
-        folder: run folder, which knows the faster precision.
 
     Raises:
         InputError: the backbone says nothing.
@@ -55,7 +53,7 @@ def own_answers(
     key = digest([options.name, _content(model), list(asked), longest, TEMPERATURE, TOP_K, SEED], 16)
     path = cache / "own_answers" / f"{key}.jsonl"
     if not path.is_file():
-        dtype = choose("auto", folder, model.config.hidden_size, model.config.intermediate_size)
+        dtype, _ = fastest(model.config.hidden_size, model.config.intermediate_size)
         answers = _generate(model.to(dtype), tokenizer, asked, longest)
         pairs = [{"prompt": question, "answer": answer} for question, answer in zip(asked, answers, strict=True)]
         said = [json.dumps(pair, ensure_ascii=False) for pair in pairs if pair["answer"].strip()]

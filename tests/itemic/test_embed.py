@@ -177,7 +177,7 @@ def test_texts_are_encoded_once_and_then_come_from_the_cache(tmp_path, monkeypat
         asked.append((tuple(texts), encoder))
         return np.full((len(texts), 2), float(len(asked)), np.float32)
 
-    monkeypatch.setattr(embed, "_encode", encode)
+    monkeypatch.setattr(embed, "encode", encode)
     first = text_vectors(["a", "b"], "packaged", tmp_path)
     again = text_vectors(["a", "b"], "packaged", tmp_path)
     assert len(asked) == 1 and (first == again).all()
@@ -188,7 +188,7 @@ def test_texts_are_encoded_once_and_then_come_from_the_cache(tmp_path, monkeypat
 
 
 def test_a_damaged_cache_is_an_input_error_or_made_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(embed, "_encode", lambda texts, encoder: np.ones((len(texts), 2), np.float32))
+    monkeypatch.setattr(embed, "encode", lambda texts, encoder: np.ones((len(texts), 2), np.float32))
     text_vectors(["a"], "packaged", tmp_path)
     [path] = (tmp_path / "text_vectors").iterdir()
     path.write_bytes(path.read_bytes()[:50])
@@ -205,7 +205,7 @@ def test_an_unknown_encoder_is_an_input_error(tmp_path, monkeypatch):
 
 
 def test_codes_follow_what_the_options_weigh(tmp_path, monkeypatch):
-    monkeypatch.setattr(embed, "_encode", lambda *_: pytest.fail("text has no weight"))
+    monkeypatch.setattr(embed, "encode", lambda *_: pytest.fail("text has no weight"))
     items = [ItemText(f"item {n}") for n in range(8)]
     world = histories(
         *(np.random.default_rng(n).permutation(g) for n in range(20) for g in ([1, 2, 3, 4], [5, 6, 7, 8]))

@@ -10,7 +10,7 @@ CORPUS = ["a thing in a box", "what is it", "who has the thing"]
 
 def answers(tmp_path, asked=ASKED, longest=6, layers=1):
     options = BackboneOptions(name="tiny", layers=layers)
-    return speech.own_answers(options, asked, longest, tmp_path / "cache", CORPUS, 0, tmp_path)
+    return speech.own_answers(options, asked, longest, tmp_path / "cache", CORPUS, 0)
 
 
 def test_the_backbone_answers_our_questions_and_is_asked_once(tmp_path, monkeypatch):

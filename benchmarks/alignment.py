@@ -1,4 +1,4 @@
-"""Does itemic alignment pay? Three recipes of one token budget, several seeds: python baselines/alignment.py
+"""Does itemic alignment pay? Three recipes of one token budget, several seeds: python benchmarks/alignment.py
 
 Recommendation only / token warm-up first / warm-up and multi-task integration first. Every recipe reads the same number
 of training tokens in all. Finished runs are kept under runs/ and read back, so the same command goes on after a stop.
