@@ -37,6 +37,10 @@ def _make_paths_absolute(final: dict) -> None:
         name = (final.get(block) or {}).get(key)
         if isinstance(name, str) and name not in own and Path(name).expanduser().is_dir():
             final[block][key] = str(Path(name).expanduser().resolve())
+    for key in ("codes_file", "ids_file"):
+        file = (final.get("itemic") or {}).get(key)
+        if isinstance(file, str) and file:
+            final["itemic"][key] = str(Path(file).expanduser().resolve())
     files = (final.get("itemic") or {}).get("vector_files")
     if isinstance(files, list):
         final["itemic"]["vector_files"] = [str(Path(str(file)).expanduser().resolve()) for file in files]
