@@ -43,6 +43,10 @@ def _make_paths_absolute(final: dict) -> None:
     general = (final.get("alignment") or {}).get("general")
     if isinstance(general, str) and general != OWN:
         final["alignment"]["general"] = str(Path(general).expanduser().resolve())
+    for key in ("codes_file", "ids_file"):
+        file = (final.get("itemic") or {}).get(key)
+        if isinstance(file, str) and file:
+            final["itemic"][key] = str(Path(file).expanduser().resolve())
     files = (final.get("itemic") or {}).get("vector_files")
     if isinstance(files, list):
         final["itemic"]["vector_files"] = [str(Path(str(file)).expanduser().resolve()) for file in files]

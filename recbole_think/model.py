@@ -19,6 +19,7 @@ from recbole_think.corpus.histories import Histories, training_histories
 from recbole_think.corpus.items import read_items, read_rows
 from recbole_think.corpus.users import read_profiles, require_known
 from recbole_think.errors import InputError
+from recbole_think.itemic import exchange
 from recbole_think.itemic.codes import Codes, health
 from recbole_think.options import near_hint, read_options
 from recbole_think.prompts.options import OWN
@@ -101,6 +102,7 @@ class OneRecThink(SequentialRecommender):
     def _read_texts(self, config, dataset):
         raw = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
         items, without = read_items(atomic_file(config, "item"), config["ITEM_ID_FIELD"], raw)
+        self.raw_ids = raw
         if without:
             log.warning("%d of %d items have no text and are called by their id", without, len(items))
         return items
@@ -113,15 +115,20 @@ class OneRecThink(SequentialRecommender):
         """Read the codes of this run folder, or make them."""
         options, folder = self.options["itemic"], self.folder / "itemic"
         wanted = {"options": options.__dict__, "data_fingerprint": self.fingerprint, "seed": self.seed}
+        wanted |= exchange.file_digests(options)
         if (folder / "facts.json").is_file():
             facts = read_json(folder / "facts.json")
             require_same(facts["made_from"], wanted, folder)
             return Codes.load(folder / "codes.safetensors"), facts["health"]
         from recbole_think.itemic.build import build_codes
 
-        codes, raw_table = build_codes(options, self.items, self.histories, self.cache, self.seed)
-        figures = health(codes, raw_table, [item.category for item in self.items])
+        if options.codes_file:
+            codes, raw_table, fit = exchange.imported_codes(options, self.raw_ids)
+        else:
+            codes, raw_table, fit = build_codes(options, self.items, self.histories, self.cache, self.seed)
+        figures = {**health(codes, raw_table, [item.category for item in self.items]), **fit}
         codes.save(folder / "codes.safetensors")
+        exchange.write_ids(folder / exchange.IDS_NAME, self.raw_ids)
         write_json(folder / "facts.json", {"made_from": wanted, "health": figures})
         return codes, figures
 

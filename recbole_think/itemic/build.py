@@ -11,14 +11,14 @@ from recbole_think.corpus.items import ItemText
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.embed import collaborative_vectors, file_vectors, joined, text_vectors
 from recbole_think.itemic.options import ItemicOptions, shape
-from recbole_think.itemic.quantize import residual_kmeans, resolved
+from recbole_think.itemic.quantize import explained, residual_kmeans, resolved
 
 log = logging.getLogger(__name__)
 
 
 def build_codes(
     options: ItemicOptions, items: Sequence[ItemText], histories: Histories, cache: Path, seed: int
-) -> tuple[Codes, np.ndarray]:
+) -> tuple[Codes, np.ndarray, dict]:
     """Make the codes of a catalogue.
 
     Args:
@@ -26,18 +26,36 @@ def build_codes(
         items: one text per item.
         histories: training histories.
         cache: folder for text vectors.
-        seed: of clustering.
+        seed: of what makes codes.
 
     Returns:
-        The codes, and the table before collisions were treated (int64 [n, levels]).
+        The codes, the table before collisions were treated (int64 [n, levels]), and figures of the fit.
     """
-    vectors = item_vectors(options, items, histories, cache, seed)
-    levels, size = shape(options, len(items))
-    quantizer = residual_kmeans(vectors, levels, size, seed)
-    raw = quantizer.nearest(vectors)
-    table = resolved(raw, vectors, quantizer, options.collisions)
+    return codes_of(options, item_vectors(options, items, histories, cache, seed), seed)
+
+
+def codes_of(options: ItemicOptions, vectors: np.ndarray, seed: int) -> tuple[Codes, np.ndarray, dict]:
+    """Make codes of item vectors, float32 [n, d]: the second half of ``build_codes``.
+
+    The figures say the method and the share of the vectors' variance its codes keep, before and after collisions were
+    treated; for ``rqvae`` also how many codes were revived.
+    """
+    levels, size = shape(options, len(vectors))
+    if options.method == "rqvae":
+        from recbole_think.itemic.rqvae import fit_rqvae
+
+        encoded = fit_rqvae(vectors, levels, size, options, seed)
+        points, quantizer, decode = encoded.latents, encoded.quantizer, encoded.decode
+        figures: dict = {"method": "rqvae", "revivals": encoded.revivals}
+    else:
+        points, quantizer, decode = vectors, residual_kmeans(vectors, levels, size, seed), np.asarray
+        figures = {"method": "rqkmeans"}
+    raw = quantizer.nearest(points)
+    table = resolved(raw, points, quantizer, options.collisions)
+    figures["explained_before"] = explained(vectors, decode(quantizer.rebuilt(raw)))
+    figures["explained_after"] = explained(vectors, decode(quantizer.rebuilt(table)))
     extra = tuple(int(table[:, level].max()) + 1 for level in range(levels, table.shape[1]))
-    return Codes(table, (size,) * levels + extra), raw
+    return Codes(table, (size,) * levels + extra), raw, figures
 
 
 def item_vectors(options: ItemicOptions, items, histories: Histories, cache: Path, seed: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from recbole_think.options import check
 
+METHODS = ("rqkmeans", "rqvae")
 COLLISIONS = ("reassign", "keep", "extra_level")
 
 
@@ -21,8 +22,18 @@ class ItemicOptions:
     vector_files: tuple = ()  # further .npy files, float [n_items, d], rows in the order of the .item file
     vector_weights: tuple = ()  # one weight per file; empty = all 1
     collisions: str = "reassign"
+    method: str = "rqkmeans"
+    rqvae_epochs: int = 50
+    rqvae_latent: int = 32  # columns of a latent
+    rqvae_hidden: int = 256  # width of the hidden layer of encoder and decoder
+    rqvae_learning_rate: float = 0.01
+    rqvae_batch: int = 256  # items
+    codes_file: str = ""  # codes made elsewhere (``exchange``); empty = make them here
+    ids_file: str = ""  # which raw item id each of its internal ids stands for
 
     def __post_init__(self):
+        self._check_method()
+        self._check_files()
         check(0 <= self.levels <= 26, f"itemic.levels must be 0 (automatic) to 26, got {self.levels}")
         check(self.size == 0 or self.size >= 2, f"itemic.size must be 0 (automatic) or at least 2, got {self.size}")
         check(self.collisions in COLLISIONS, f"itemic.collisions must be one of {COLLISIONS}, got {self.collisions!r}")
@@ -46,6 +57,28 @@ class ItemicOptions:
         )
         of_files = len(self.vector_files) if not self.vector_weights else 0
         check(sum(weights) + of_files > 0, "itemic: every weight is 0, nothing to make codes from")
+
+    def _check_method(self):
+        check(self.method in METHODS, f"itemic.method must be one of {METHODS}, got {self.method!r}")
+        for name in ("rqvae_epochs", "rqvae_latent", "rqvae_hidden", "rqvae_batch"):
+            check(getattr(self, name) >= 1, f"itemic.{name} must be at least 1, got {getattr(self, name)}")
+        rate = self.rqvae_learning_rate
+        check(0 < rate < 1, f"itemic.rqvae_learning_rate must lie between 0 and 1, got {rate}")
+
+    def _check_files(self):
+        check(
+            bool(self.codes_file) == bool(self.ids_file),
+            f"itemic.codes_file and itemic.ids_file go together, got {self.codes_file!r} and {self.ids_file!r}: codes "
+            f"made elsewhere are keyed by numbers that only the id map of the same place explains",
+        )
+        if self.codes_file:
+            made_here = {"levels": self.levels, "size": self.size, "method": self.method}
+            untouched = {"levels": 0, "size": 0, "method": METHODS[0]}
+            for name, value in made_here.items():
+                check(
+                    value == untouched[name],
+                    f"itemic.{name}={value!r} says how codes are made, itemic.codes_file brings them; drop one",
+                )
 
 
 def shape(options: ItemicOptions, n: int) -> tuple[int, int]:

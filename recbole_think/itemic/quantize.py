@@ -5,6 +5,7 @@ Level 1 clusters the vectors, each further level the residuals that remain (OneR
 QARM-style residual k-means). Two items may end with equal codes: ``resolved`` says what happens then.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,6 +28,11 @@ class Quantizer:
             codes.append(code)
             rest = rest - centres[code]
         return np.stack(codes, axis=1).astype(np.int64)
+
+    def rebuilt(self, codes: np.ndarray) -> np.ndarray:
+        """Sum of the centres that ``codes`` [n, >= L] name, further levels (a counter) left out: float32 [n, d]."""
+        parts = [centres[codes[:, level]] for level, centres in enumerate(self.centres)]
+        return np.stack(parts).sum(0)
 
     def by_distance(self, vector: np.ndarray, level: int = 0) -> Iterator[tuple[int, ...]]:
         """Yield every code of one vector [d], nearest first within each level, last level varying fastest."""
@@ -88,8 +94,7 @@ def resolved(codes: np.ndarray, vectors: np.ndarray, quantizer: Quantizer, how: 
 
 
 def _reassigned(codes: np.ndarray, vectors: np.ndarray, quantizer: Quantizer) -> np.ndarray:
-    rebuilt = sum(centres[codes[:, level]] for level, centres in enumerate(quantizer.centres))
-    error = ((vectors - rebuilt) ** 2).sum(1)
+    error = ((vectors - quantizer.rebuilt(codes)) ** 2).sum(1)
     taken: set[tuple[int, ...]] = set()
     waiting = []
     for row in np.argsort(error, kind="stable"):
@@ -115,6 +120,54 @@ def _with_counter(codes: np.ndarray) -> np.ndarray:
     counter = np.empty(len(codes), dtype=np.int64)
     counter[order] = np.arange(len(codes)) - starts[group[order]]
     return np.concatenate([codes, counter[:, None]], axis=1)
+
+
+def without_collisions(table: np.ndarray, sizes: tuple[int, ...], how: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Treat collisions where no vectors are known, those of imported codes; ``how`` as for ``resolved``.
+
+    ``reassign``: the first item of a code, in the order of the catalogue, keeps it; of every other the last code is
+    counted up (from the largest on to 0) to the first free one, or the last two where that level is full, and so on.
+
+    Returns:
+        int64 [n, L], or [n, L + 1] for ``extra_level``, and its sizes.
+
+    Raises:
+        InputError: ``reassign`` with more items than codes.
+    """
+    if how == "keep":
+        return table, sizes
+    if how == "extra_level":
+        counted = _with_counter(table)
+        return counted, (*sizes, int(counted[:, -1].max()) + 1)
+    if np.prod([float(size) for size in sizes]) < len(table):
+        raise InputError(
+            f"{len(table)} items cannot have distinct codes among {' x '.join(map(str, sizes))}; "
+            f"set itemic.collisions=extra_level or keep"
+        )
+    taken, result = set(map(tuple, table.tolist())), table.copy()
+    _, first = np.unique(table, axis=0, return_index=True)
+    for row in np.setdiff1d(np.arange(len(table)), first):
+        result[row] = _next_free(tuple(table[row].tolist()), sizes, taken)
+        taken.add(tuple(result[row].tolist()))
+    return result, sizes
+
+
+def _next_free(code: tuple[int, ...], sizes: tuple[int, ...], taken: set[tuple[int, ...]]) -> tuple[int, ...]:
+    for changed in range(1, len(code) + 1):
+        head, tail = code[:-changed], code[-changed:]
+        turns = [[(start + step) % size for step in range(size)]
+                 for start, size in zip(tail, sizes[-changed:], strict=True)]  # fmt: skip
+        for ending in itertools.product(*turns):
+            if head + ending not in taken:
+                return head + ending
+    raise AssertionError("there are more codes than items")
+
+
+def explained(vectors: np.ndarray, rebuilt: np.ndarray) -> float:
+    """Share of the variance of ``vectors`` [n, d] that ``rebuilt`` [n, d] keeps: 1 = exact, 0 = as good as the mean."""
+    total = float(((vectors - vectors.mean(0)) ** 2).sum())
+    left = float(((vectors - rebuilt) ** 2).sum())
+    return round(1 - left / total, 4) if total else float(left == 0)
 
 
 def _distances(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
