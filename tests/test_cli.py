@@ -90,6 +90,15 @@ SAS = ["--model=SASRec", "--dataset=toy", "--data_path=data"]
         ([*THINK, "--itemic.collisions=ignore"], "itemic.collisions"),
         ([*THINK, "--itemic.vector_files=own.npy"], "itemic.vector_files must be a list"),
         ([*THINK, "--backbone.layers=-1"], "backbone.layers"),
+        ([*THINK, "--multi_task.persona=-0.1"], "multi_task.persona is the share of a task and must not be negative"),
+        (
+            [*THINK, *(f"--multi_task.{task}=0" for task in ("sequential", "persona", "captioning", "general"))],
+            "are all 0; raise one",
+        ),
+        ([*THINK, "--alignment.general=gone"], "is no folder and no file"),
+        ([*THINK, "--alignment.general=data"], "holds no .txt file"),
+        ([*THINK, "--alignment.held_out=1.0"], "alignment.held_out"),
+        ([*THINK, "--stages=[token_warmup,multi_tusk]"], "did you mean multi_task"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -114,6 +123,11 @@ def test_an_item_file_our_model_cannot_read_is_refused_before_anything_runs(text
     if text is not None:
         path.write_text(text)
     assert message in refused(THINK, capsys)
+
+
+def test_a_user_file_with_users_the_interactions_do_not_know_is_refused_before_anything_runs(capsys):
+    Path("data/toy/toy.user").write_text("user_id:token\tage:token\nu0\t24\nu77\t30\n")
+    assert "1 of 2 users are not in toy.inter, the first is 'u77'" in refused(THINK, capsys)
 
 
 @pytest.mark.parametrize(
