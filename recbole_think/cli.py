@@ -59,7 +59,7 @@ def _run(argv: list[str]) -> int:
         if not options.get(key):
             raise InputError(f"--{key}=<name> is missing; see --help and --list")
     _quiet()
-    from recbole_think import report
+    from recbole_think import summary
     from recbole_think.experiment import run
 
     rest = [word for word in argv if word not in FLAGS and _key(word) not in ("model", "dataset", "config_files")]
@@ -69,7 +69,7 @@ def _run(argv: list[str]) -> int:
     if "--json" in flags:
         sys.stdout.write(json.dumps(result["metrics"], indent=2) + "\n")
     else:
-        sys.stdout.write(report.summary(result))
+        sys.stdout.write(summary.summary(result))
     return 0
 
 

@@ -103,10 +103,12 @@ class OneRecThink(SequentialRecommender):
             require_same(facts["made_from"], wanted, folder)
             return Codes.load(folder / "codes.safetensors"), facts["health"]
         from recbole_think.itemic.build import build_codes
+        from recbole_think.itemic.map import write_map
 
-        codes, raw_table = build_codes(options, self.items, self.histories, self.cache, self.seed)
+        codes, raw_table, vectors = build_codes(options, self.items, self.histories, self.cache, self.seed)
         figures = health(codes, raw_table, [item.category for item in self.items])
         codes.save(folder / "codes.safetensors")
+        write_map(folder / "map.tsv", vectors, self.items, self.seed)
         write_json(folder / "facts.json", {"made_from": wanted, "health": figures})
         return codes, figures
 

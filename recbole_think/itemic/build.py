@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def build_codes(
     options: ItemicOptions, items: Sequence[ItemText], histories: Histories, cache: Path, seed: int
-) -> tuple[Codes, np.ndarray]:
+) -> tuple[Codes, np.ndarray, np.ndarray]:
     """Make the codes of a catalogue.
 
     Args:
@@ -29,7 +29,7 @@ def build_codes(
         seed: of clustering.
 
     Returns:
-        The codes, and the table before collisions were treated (int64 [n, levels]).
+        The codes, the table before collisions were treated (int64 [n, levels]), and the vectors (float32 [n, d]).
     """
     vectors = item_vectors(options, items, histories, cache, seed)
     levels, size = shape(options, len(items))
@@ -37,7 +37,7 @@ def build_codes(
     raw = quantizer.nearest(vectors)
     table = resolved(raw, vectors, quantizer, options.collisions)
     extra = tuple(int(table[:, level].max()) + 1 for level in range(levels, table.shape[1]))
-    return Codes(table, (size,) * levels + extra), raw
+    return Codes(table, (size,) * levels + extra), raw, vectors
 
 
 def item_vectors(options: ItemicOptions, items, histories: Histories, cache: Path, seed: int) -> np.ndarray:
