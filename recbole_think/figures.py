@@ -152,12 +152,16 @@ def item_map(places: Sequence[Row], codes: Sequence[Sequence[int]], spelled: Seq
     figure = go.Figure()
     for number, name in enumerate([*names, None]):
         part = [
-            row for row, place in enumerate(places) if (place["category"] if place["category"] in names else None) == name
+            row
+            for row, place in enumerate(places)
+            if (place["category"] if place["category"] in names else None) == name
         ]
         look = {"symbol": SYMBOLS[number]} if name else {"symbol": "circle", "color": GREY, "opacity": 0.45}
         label = plain(name) if name else "others" if names else "items"
         if part:
-            figure.add_scatter(**_points(part, places, spelled), name=label, meta="category", marker={"size": 6, **look})
+            figure.add_scatter(
+                **_points(part, places, spelled), name=label, meta="category", marker={"size": 6, **look}
+            )
     first = [code[0] for code in codes]
     look = {"color": first, "colorscale": WHEEL, "symbol": [SYMBOLS[code % len(SYMBOLS)] for code in first], "size": 6}
     every = _points(range(len(places)), places, spelled)
@@ -173,7 +177,9 @@ def _points(rows: Sequence[int], places: Sequence[Row], spelled: Sequence[str]) 
         "x": [float(places[row]["x"]) for row in rows],
         "y": [float(places[row]["y"]) for row in rows],
         "mode": "markers",
-        "customdata": [[plain(places[row]["title"]), plain(places[row]["category"]), plain(spelled[row])] for row in rows],
+        "customdata": [
+            [plain(places[row]["title"]), plain(places[row]["category"]), plain(spelled[row])] for row in rows
+        ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
     }
 

@@ -48,8 +48,8 @@ def by_quarter(path: Path, kind: str, k: int, recall: float | None) -> list[Grou
         return []
     gain = np.where(found, 1 / np.log2(ranks["rank"].clip(lower=1) + 1), 0.0)
     table = pd.DataFrame({"value": ranks[kind], "recall": found.astype(float), "ndcg": gain})
-    quarters = table.groupby(pd.qcut(table["value"], 4, duplicates="drop", labels=False))
-    return [_group(part) for _, part in quarters]
+    edges = np.unique(table["value"].quantile([0.25, 0.5, 0.75]))
+    return [_group(part) for _, part in table.groupby(np.searchsorted(edges, table["value"]))]
 
 
 def _group(part: pd.DataFrame) -> Group:

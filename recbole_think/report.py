@@ -130,7 +130,12 @@ def headline(metrics: dict[str, Any]) -> list[str]:
 def hardware(facts: Mapping[str, Any]) -> str:
     """One line on the machine."""
     amx = ["AMX bf16"] if facts.get("amx_bf16") else []
-    parts = [facts["cpu"], f"{facts['cores']} cores, {facts['threads']} in use", *amx, *(facts.get("gpus") or ["no GPU"])]
+    parts = [
+        facts["cpu"],
+        f"{facts['cores']} cores, {facts['threads']} in use",
+        *amx,
+        *(facts.get("gpus") or ["no GPU"]),
+    ]
     return ", ".join(map(str, parts))
 
 
@@ -167,7 +172,9 @@ def item_map(folder: Path, table: Codes, charts: dict[str, Chart]) -> dict[str, 
         return None
     places = read_map(path)
     ids = [int(place["item_id"]) for place in places]
-    charts["map"] = figures.item_map(places, table.table[[i - 1 for i in ids]].tolist(), [_spelled(table, i) for i in ids])
+    charts["map"] = figures.item_map(
+        places, table.table[[i - 1 for i in ids]].tolist(), [_spelled(table, i) for i in ids]
+    )
     return {"shown": len(places), "items": len(table.table), "categories": any(place["category"] for place in places)}
 
 

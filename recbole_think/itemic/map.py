@@ -65,7 +65,7 @@ def projected(vectors: np.ndarray, seed: int) -> np.ndarray:
 
     n = len(vectors)
     wide = np.pad(np.asarray(vectors, np.float64), ((0, 0), (0, max(0, 2 - vectors.shape[1]))))
-    if n < 2:
+    if not np.ptp(wide, axis=0).any():  # one item, or all alike
         return np.zeros((n, 2))
     parts = PCA(min(WIDTH, n, wide.shape[1]), random_state=seed).fit_transform(wide)
     distinct = len(np.unique(parts.round(6), axis=0))

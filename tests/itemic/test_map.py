@@ -5,7 +5,9 @@ from recbole_think.corpus.items import ItemText
 from recbole_think.itemic import map as item_map
 from recbole_think.itemic.map import projected, read_map, write_map
 
-TWO_CLUSTERS = np.concatenate([np.zeros((15, 6)), np.full((15, 6), 9.0)]) + np.random.default_rng(0).normal(0, 0.3, (30, 6))
+TWO_CLUSTERS = np.concatenate([np.zeros((15, 6)), np.full((15, 6), 9.0)]) + np.random.default_rng(0).normal(
+    0, 0.3, (30, 6)
+)
 
 
 def texts(n: int) -> list[ItemText]:

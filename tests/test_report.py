@@ -1,0 +1,312 @@
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_think import leaderboard, report
+from recbole_think.errors import InputError
+from recbole_think.experiment import run
+from recbole_think.itemic.codes import Codes, health
+from recbole_think.itemic.map import write_map
+from recbole_think.record import read_ranks
+from recbole_think.report import main, write_report
+from tests.browser import opened as in_browser
+from tests.toy import N_ITEMS, run_opened, settings, title, walks
+
+EVIL = (
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{7*7}}<a href='javascript:alert(3)'>x</a>"
+)
+TABLE = np.stack(np.unravel_index(np.arange(12), (4, 4)), axis=1)
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    """An empty folder of committed results, away from which nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(leaderboard, "results_dir", lambda: tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.fixture(scope="module")
+def ours(toy_path, tmp_path_factory):
+    """A run of our model through the public entry."""
+    folder = tmp_path_factory.mktemp("ours") / "run"
+    return run_opened("OneRecThink", settings("OneRecThink", toy_path, folder, mask_history=True))
+
+
+def metrics(word: str = "Film", **more) -> dict:
+    """The record of a small finished run, all of its words given."""
+    pair = {"recall@5": 0.25, "ndcg@5": 0.2, "recall@10": 0.5, "ndcg@10": 0.375}
+    return {
+        "model": f"Model {word}", "dataset": f"data {word}", "seed": 1, "mask_history": True, "test": pair,
+        "standard_error": {name: 0.0123 for name in pair}, "test_other_masking": {n: v / 2 for n, v in pair.items()},
+        "standard_error_other_masking": {name: float("nan") for name in pair}, "users": 8, "illegal_rate": 0.0,
+        "repeated_target_share": 0.125, "seconds": {"fit": 61.0, f"data {word}": 2.0}, "peak_memory_mib": 10.0,
+        "stages": [
+            {"stage": "warmup", "seconds": 2.0, "tokens": 50, "steps": 2, "loss": 3.5, "best_score": 0.1},
+            {"stage": "silent", "seconds": 0.0, "tokens": 0, "steps": 0, "loss": float("nan"), "best_score": 0.1},
+        ],
+        "parameters": 12345, "train_tokens": 50, "command": f"python x --a='{word}'", "commit": "abc",
+        "data_fingerprint": "f", "versions": {"torch": word}, "finished": "2026-11-22 02:00:00",
+        "hardware": {"cpu": word, "cores": 2, "threads": 1, "amx_bf16": True, "gpus": []},
+        "samples": [
+            {"user": f"u {word}", "history": [word], "recommended": [f"A {word}", word], "target": word, "rank": 2},
+            {"user": "v", "history": ["a", "b"], "recommended": ["Same", "Same"], "target": "Same", "rank": 2},
+            {"user": "w", "history": ["a"], "recommended": ["x"], "target": "y", "rank": 0},
+            {"user": "far", "history": ["a"], "recommended": ["x"], "target": "z", "rank": 15},
+        ],
+        **more,
+    }  # fmt: skip
+
+
+def finished(folder: Path, word: str = "Film", **more) -> Path:
+    """A run folder made by hand, with everything a report can show."""
+    from recbole_think.corpus.items import ItemText
+
+    (folder / "warmup").mkdir(parents=True)
+    (folder / "pop").mkdir()
+    (folder / "metrics.json").write_text(json.dumps(metrics(word, **more)))
+    (folder / "pop" / "metrics.json").write_text(json.dumps(metrics(word, model="Pop", stages=[], samples=[])))
+    lines = [f"u{n}{word}\t{(1, 0, 3, 0, 2, 20, 0, 5)[n]}\t0\t{n + 2}\t{9 - n}" for n in range(8)]
+    text = "\n".join(["user_id\trank\trank_other_masking\thistory_length\ttarget_count", *lines, ""])
+    (folder / "ranks.tsv").write_text(text)
+    curve = [{"step": 1, "loss": 4.0}, {"step": 2, "loss": 3.0}, {"step": 2, "valid": 0.1}, {"step": 2, word: 1.5}]
+    (folder / "warmup" / "log.json").write_text(json.dumps({"curve": curve}))
+    items = [ItemText(f"{word} {row}", {"genre": f"{word} kind {row % 2}"}) for row in range(len(TABLE))]
+    write_map(folder / "itemic" / "map.tsv", np.random.default_rng(0).normal(size=(12, 3)), items, seed=0)
+    codes = Codes(TABLE, (4, 4))
+    codes.save(folder / "itemic" / "codes.safetensors")
+    figures = health(codes, TABLE, [item.category for item in items])
+    (folder / "itemic" / "facts.json").write_text(json.dumps({"health": figures}))
+    return folder
+
+
+class Page(HTMLParser):
+    """What a browser's parser makes of a report."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] == "script" and self.cdata_elem:
+            self.scripts[-1] += data
+        elif not self.cdata_elem:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def sections(self) -> list[str]:
+        return [facts["id"] for tag, facts in self.tags if tag == "section"]
+
+    @property
+    def charts(self) -> dict:
+        def refuse(word):
+            raise AssertionError(f"{word} is no JSON")
+
+        [data] = [script for script in self.scripts if script.startswith("{")]
+        return json.loads(data, parse_constant=refuse)["charts"]
+
+
+def read(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_a_run_of_our_model_ends_with_a_report_of_every_section(ours):
+    page = Page((Path(ours.result["run_folder"]) / "report.html").read_text(encoding="utf-8"))
+    assert page.sections == ["results", "quarters", "cases", "stages", "codes", "map", "made"]
+    assert {"board-ndcg@10", "history_length-recall", "target_count-ndcg", "stage-0", "codes-0", "map"} <= set(
+        page.charts
+    )
+    assert f"{ours.metrics['test']['ndcg@10']:.4f}" in page.text
+    assert page.text.count("Met next:") == 20 == len(ours.metrics["samples"])
+    for place in range(2):
+        levels = np.array([row for row in page.charts[f"codes-{place}"]["data"][0]["z"]], dtype=float)
+        assert np.nansum(levels) == N_ITEMS, "every item has one code per level"
+    shown = [
+        point for trace in page.charts["map"]["data"] if trace["meta"] == "category" for point in trace["customdata"]
+    ]
+    assert len(shown) == N_ITEMS == len({spelled for _, _, spelled in shown})
+
+
+def test_ranks_tell_how_long_a_history_is_and_how_often_its_target_was_trained_on(ours):
+    world = walks()
+    trained = [raw for visited in world.values() for raw in visited[:-2]]
+    with (Path(ours.result["run_folder"]) / "ranks.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert len(rows) == len(world)
+    for row in rows:
+        assert int(row["history_length"]) == len(world[row["user_id"]]) - 1
+        assert int(row["target_count"]) == trained.count(world[row["user_id"]][-1])
+
+
+def test_a_sample_says_at_which_place_its_target_stands(ours):
+    ranks = read_ranks(Path(ours.result["run_folder"]) / "ranks.tsv")
+    for sample in ours.metrics["samples"]:
+        assert sample["rank"] == ranks[sample["user"]][0]
+        if 0 < sample["rank"] <= len(sample["recommended"]):
+            assert sample["recommended"][sample["rank"] - 1] == sample["target"] == title(walks()[sample["user"]][-1])
+
+
+def test_a_finished_run_gets_its_report_back_and_keeps_one_it_has(toy_path, tmp_path):
+    options = settings("Pop", toy_path, tmp_path / "run")
+    run("Pop", "toy", config_dict=options)
+    page = tmp_path / "run" / "report.html"
+    assert read(tmp_path / "run").sections == ["results", "quarters", "cases", "made"], "no codes, no stages"
+    page.write_text("kept")
+    run("Pop", "toy", config_dict=options)
+    assert page.read_text() == "kept"
+    page.unlink()
+    run("Pop", "toy", config_dict=options)
+    assert "Pop on toy" in page.read_text(encoding="utf-8")
+
+
+def test_the_page_opens_in_a_browser_without_a_problem_and_asks_for_nothing_else(tmp_path):
+    page = write_report(finished(tmp_path / "run", alignment={"captions": [{"title": "a", "caption": "b"}]}))
+    seen = in_browser(page)
+    assert seen.problems == []
+    assert seen.requests == ["/report.html"]
+    assert set(seen.drawn) == {f"chart-{name}" for name in Page(page.read_text(encoding="utf-8")).charts}
+
+
+def test_the_browser_of_these_tests_would_see_a_problem(tmp_path):
+    page = tmp_path / "broken.html"
+    page.write_text("<!doctype html><body><script>alert('out')</script><script>Plotly.react()</script></body>")
+    problems = in_browser(page).problems
+    assert problems[0] == "alert: out" and "Plotly" in problems[1]
+
+
+def test_words_of_the_data_stay_words(tmp_path):
+    more = {
+        "alignment": {"captions": [{"title": EVIL, "caption": EVIL}], EVIL: EVIL},
+        "perplexity": [{"after": EVIL, "perplexity": 2.0}],
+    }
+    path = write_report(finished(tmp_path / "run", EVIL, **more))
+    page = Page(path.read_text(encoding="utf-8"))
+    assert len(page.scripts) == 3, "the data, plotly and ours"
+    assert not [tag for tag, _ in page.tags if tag in ("img", "iframe", "object", "embed", "form")]
+    assert not [name for _, facts in page.tags for name in facts if name.startswith("on")]
+    assert page.text.count(" ".join(EVIL.split())) > 20, "and are shown as they are"
+    assert "49" not in re.findall(r"x=x.{0,40}", page.text)
+    assert in_browser(path).problems == []
+
+
+def test_plotly_is_given_words_without_tags(tmp_path):
+    charts = read(finished(tmp_path / "run", EVIL)).charts
+    texts = json.dumps(
+        [
+            [trace.get("name"), trace.get("customdata"), trace.get("y")]
+            for chart in charts.values()
+            for trace in chart["data"]
+        ]
+    )
+    assert "&lt;/script&gt;" in texts
+    assert "<" not in texts
+    templates = [trace.get("hovertemplate") or "" for chart in charts.values() for trace in chart["data"]]
+    axes = [
+        str(axis.get("title", {}).get("text"))
+        for chart in charts.values()
+        for key, axis in chart["layout"].items()
+        if "axis" in key
+    ]
+    assert not [text for text in templates + axes if re.search(r"<(?!/?b>|br>|extra>|/extra>)", text)]
+
+
+def test_nothing_is_fetched_and_only_our_scripts_may_run(tmp_path):
+    page = read(finished(tmp_path / "run"))
+    links = [
+        facts[name] for _, facts in page.tags for name in ("src", "href", "action", "data", "srcset") if name in facts
+    ]
+    assert links and all(link.startswith(("#", "data:,")) for link in links)
+    style = (report.PAGE / "style.css").read_text(encoding="utf-8")
+    assert "url(" not in style and "@import" not in style
+    [policy] = [facts["content"] for _, facts in page.tags if "Security" in facts.get("http-equiv", "")]
+    assert policy.startswith("default-src 'none'")
+    allowed = set(re.findall(r"'sha256-([^']+)'", policy))
+    assert allowed == {report._digest(script) for script in page.scripts if not script.startswith("{")}
+    assert "unsafe" not in policy.split("script-src")[1]
+
+
+def test_numbers_that_are_none_are_shown_as_a_dash(tmp_path):
+    page = read(finished(tmp_path / "run"))
+    assert "nan" not in page.text.lower().replace("finance", "") and "± –" in page.text
+    assert page.charts, "and the data of the charts is JSON"
+
+
+def test_what_the_folder_does_not_tell_is_left_out(tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    given = metrics(stages=[], samples=None, illegal_rate=None, train_tokens=None)
+    del given["command"], given["repeated_target_share"]
+    (bare / "metrics.json").write_text(json.dumps(given))
+    page = read(bare)
+    assert page.sections == ["results", "made"] and page.charts == {}
+    assert "illegal" not in page.text
+
+
+def test_hits_are_marked_by_their_place_and_by_title_in_older_records(tmp_path):
+    folder = finished(tmp_path / "run")
+    text = read(folder).text
+    assert "3. " not in text
+    assert "✓ hit at 2" in text and text.count("Same ✓") == 1, "of two items of one title the second was the hit"
+    assert "found at 15" in text and "not found" in text and "2 of these 4 lists hold one" in text
+    old = [{key: value for key, value in sample.items() if key != "rank"} for sample in metrics()["samples"]]
+    (folder / "metrics.json").write_text(json.dumps(metrics(samples=old)))
+    assert "✓ hit at 1" in read(folder).text
+
+
+def test_captions_and_perplexity_are_tables_when_there_are_any(tmp_path):
+    more = {"alignment": {"captions": [{"title": "Alien", "caption": "space horror"}], "share": {"exact_title": 0.25}}}
+    page = read(finished(tmp_path / "run", **more, perplexity=[{"after": "warmup", "perplexity": 17.25}]))
+    assert "alignment" in page.sections
+    assert "Alien space horror" in page.text and "share.exact title 0.2500" in page.text and "warmup 17.25" in page.text
+    assert "alignment" not in read(finished(tmp_path / "plain")).sections
+
+
+def test_only_committed_rows_of_the_same_events_and_masking_stand_beside_it(tmp_path, results):
+    results.mkdir()
+    facts = "mask_history,finished,commit,command,hardware,seconds,data_fingerprint,ndcg@10,se:ndcg@10"
+    rows = ["Near,1,True,2026-01-01,c,x,h,1,f,0.1111,0.01", "Near,1,False,2026-01-01,c,x,h,1,f,0.2222,0.01"]
+    rows += ["Far,1,True,2026-01-01,c,x,h,1,other,0.3333,0.01", "Twin,1,True,2026-01-01,c,x,h,1,f,0.4444,0.01"]
+    rows += ["Twin,2,True,2026-01-01,c,x,h,1,f,0.5555,0.01"]
+    (results / "d.csv").write_text("\n".join([f"model,seed,{facts}", *rows, ""]))
+    page = read(finished(tmp_path / "run", dataset="d"))
+    masked, free = page.text.split("Items the user had already met can be")
+    assert "0.1111" in masked and "0.2222" in free and "0.2222" not in masked and "0.1111" not in free
+    assert "0.3333" not in page.text
+    bars = page.charts["board-ndcg@10"]["data"]
+    assert bars[0]["y"] == ["Model Film"], "the run itself has a colour of its own"
+    assert sorted(bars[1]["y"]) == ["Near", "Pop, run beside it", "Twin, seed 1", "Twin, seed 2"]
+
+
+def test_the_command_makes_a_report_again_and_refuses_an_unfinished_run(tmp_path, capsys):
+    assert main([str(finished(tmp_path / "run"))]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'run' / 'report.html'}\n"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="not finished"):
+        write_report(tmp_path / "empty")
+    assert main([str(tmp_path / "empty")]) == main([]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_ranks_are_read_by_their_header(tmp_path):
+    path = tmp_path / "ranks.tsv"
+    path.write_text("user_id\trank\trank_other_masking\nu\t1\t2\n")
+    assert read_ranks(path) == {"u": (1, 2)}
+    path.write_text('rank_other_masking\ttarget_count\tuser_id\trank\n2\t9\t"u\t1\n')
+    assert read_ranks(path) == {'"u': (1, 2)}
