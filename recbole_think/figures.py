@@ -15,6 +15,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from recbole_think.wording import span
+
 # Okabe and Ito's colours, told apart by colour-blind eyes too; yellow and blue shifted to show on either page
 COLOURS = {
     "light": ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a07d00", "#56b4e9", "#e69f00", "#6b7280"],
@@ -26,6 +28,7 @@ WHEEL = ["#4477aa", "#66ccee", "#2aa860", "#ccbb44", "#ee6677", "#bb55a0"]  # Pa
 SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "star", "triangle-down", "x"]
 GREY = "#8b95a1"
 MOST_CATEGORIES = 7
+STEEP = 3  # a curve that falls to a third is drawn on a log scale, or its end would look flat
 Row = Mapping[str, Any]
 
 
@@ -99,17 +102,19 @@ def curves(rows: Sequence[Row]) -> dict:
     figure = make_subplots(rows=len(names), cols=1, shared_xaxes=True, vertical_spacing=0.08)
     for number, name in enumerate(names, 1):
         points = [(row["step"], row[name]) for row in rows if name in row]
-        few = len(points) <= 30
+        few, values = len(points) <= 30, [value for _, value in points]
         figure.add_scatter(
             x=[step for step, _ in points],
-            y=[value for _, value in points],
+            y=values,
             mode="lines+markers" if few else "lines",
             name=plain(name),
             hovertemplate=f"step %{{x:,}}: {plain(name)} %{{y:.4f}}<extra></extra>",
             row=number,
             col=1,
         )
-        figure.update_yaxes(title_text=plain("validation" if name == "valid" else name), row=number, col=1)
+        steep = min(values) > 0 and max(values) > STEEP * min(values)
+        title = ("validation" if name == "valid" else name) + (" (log scale)" if steep else "")
+        figure.update_yaxes(title_text=plain(title), type="log" if steep else "linear", nticks=5, row=number, col=1)
     figure.update_xaxes(title_text="step", row=len(names), col=1)
     figure.update_layout(showlegend=False, height=60 + 190 * len(names), dragmode=False)
     return as_json(figure)
@@ -128,6 +133,7 @@ def code_use(counts: Sequence[int], names: Sequence[str]) -> dict:
             hovertemplate="%{customdata}: %{z} items<extra></extra>",
             hoverongaps=False,
             zmin=0,
+            zmax=max(counts),
             xgap=1.5,
             ygap=1.5,
             colorbar={"thickness": 10, "title": {"text": "items", "side": "right"}},
@@ -141,6 +147,8 @@ def code_use(counts: Sequence[int], names: Sequence[str]) -> dict:
 
 def item_map(places: Sequence[Row], codes: Sequence[Sequence[int]], spelled: Sequence[str]) -> dict:
     """Items in the plane: one trace per category (``meta`` "category"), and one by first code (``meta`` "code").
+
+    The latter is shown only when asked for, or where there are no categories.
 
     Args:
         places: ``title``, ``category``, ``x`` and ``y`` per item.
@@ -157,17 +165,19 @@ def item_map(places: Sequence[Row], codes: Sequence[Sequence[int]], spelled: Seq
             if (place["category"] if place["category"] in names else None) == name
         ]
         look = {"symbol": SYMBOLS[number]} if name else {"symbol": "circle", "color": GREY, "opacity": 0.45}
-        label = plain(name) if name else "others" if names else "items"
-        if part:
+        if part and names:
             figure.add_scatter(
-                **_points(part, places, spelled), name=label, meta="category", marker={"size": 6, **look}
+                **_points(part, places, spelled),
+                name=plain(name or "others"),
+                meta="category",
+                marker={"size": 6, **look},
             )
     first = [code[0] for code in codes]
     look = {"color": first, "colorscale": WHEEL, "symbol": [SYMBOLS[code % len(SYMBOLS)] for code in first], "size": 6}
     every = _points(range(len(places)), places, spelled)
-    figure.add_scatter(**every, name="first code", meta="code", marker=look, visible=False, showlegend=False)
+    figure.add_scatter(**every, name="first code", meta="code", marker=look, visible=not names, showlegend=False)
     figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, scaleanchor="x")
+    figure.update_yaxes(visible=False)
     figure.update_layout(height=620, hovermode="closest", legend={"y": 0, "itemsizing": "constant"}, dragmode="pan")
     return as_json(figure)
 
@@ -194,7 +204,7 @@ def by_group(groups: Mapping[str, Sequence[Any]], measure: str) -> dict:
     figure = go.Figure()
     for number, (model, parts) in enumerate(groups.items()):
         figure.add_bar(
-            x=[f"{part.low:,}–{part.high:,}" for part in parts],
+            x=[span(part).replace(" to ", "–") for part in parts],
             y=[getattr(part, measure)[0] for part in parts],
             error_y={"type": "data", "array": [getattr(part, measure)[1] for part in parts], "thickness": 1.5},
             customdata=[part.users for part in parts],

@@ -7,14 +7,13 @@ page, JSON in it is escaped once more, and a content security policy lets no scr
 
 import base64
 import hashlib
-import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_think import figures
+from recbole_think import figures, wording
 from recbole_think.artifacts import read_json, write_text
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, spelling
@@ -55,7 +54,7 @@ def page(folder: Path, metrics: dict[str, Any]) -> str:
         "run": metrics,
         "headline": headline(metrics),
         "seconds": sum(metrics["seconds"].values()),
-        "hardware": hardware(metrics["hardware"]),
+        "hardware": wording.hardware(metrics["hardware"]),
         "boards": boards(folder, metrics, charts),
         "stages": stages(folder, metrics, charts),
         "codes": codes(folder, metrics, table, charts) if table else None,
@@ -68,7 +67,7 @@ def page(folder: Path, metrics: dict[str, Any]) -> str:
     scripts = [get_plotlyjs(), (PAGE / "charts.js").read_text(encoding="utf-8")]
     loader = jinja2.FileSystemLoader(PAGE)
     look = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    look.filters |= {"number": number, "share": share, "duration": duration}
+    look.filters |= wording.FILTERS
     return look.get_template("report.html").render(
         **content,
         chart_data={"charts": charts, "templates": figures.templates()},
@@ -83,9 +82,9 @@ def boards(folder: Path, metrics: dict[str, Any], charts: dict[str, Chart]) -> l
     pop = _json(folder / "pop" / "metrics.json")
     found = []
     for masked in (metrics["mask_history"], not metrics["mask_history"]):
-        rows = [_row(metrics, masked, metrics["model"], own=True)]
-        rows += [_row(pop, masked, "Pop, run beside it")] if pop else []
-        rows += _committed(metrics, masked)
+        rows = [_row(metrics, masked, metrics["model"], note="this run", own=True)]
+        rows += [_row(pop, masked, "Pop", note="run beside it")] if pop else []
+        rows += [row for row in _committed(metrics, masked) if not (pop and row["model"] == "Pop")]
         names = list(dict.fromkeys(name for row in rows for name in row["test"]))
         found.append({"masked": masked, "rows": rows, "names": names, "charts": []})
     for name in found[0]["names"]:
@@ -95,10 +94,10 @@ def boards(folder: Path, metrics: dict[str, Any], charts: dict[str, Chart]) -> l
     return found
 
 
-def _row(metrics: Mapping[str, Any], masked: bool, label: str, own: bool = False) -> dict[str, Any]:
+def _row(metrics: Mapping[str, Any], masked: bool, label: str, note: str, own: bool = False) -> dict[str, Any]:
     suffix = "" if metrics["mask_history"] == masked else "_other_masking"
     errors = metrics.get(f"standard_error{suffix}") or {}
-    return {"label": label, "own": own, "note": "", "test": metrics[f"test{suffix}"], "standard_error": errors}
+    return {"label": label, "own": own, "note": note, "test": metrics[f"test{suffix}"], "standard_error": errors}
 
 
 def _committed(metrics: dict[str, Any], masked: bool) -> list[dict[str, Any]]:
@@ -125,18 +124,6 @@ def headline(metrics: dict[str, Any]) -> list[str]:
     """Names of the two metrics to begin with."""
     wanted = [name for name in (f"ndcg@{cut(metrics)}", f"recall@{cut(metrics)}") if name in metrics["test"]]
     return wanted or list(metrics["test"])[:2]
-
-
-def hardware(facts: Mapping[str, Any]) -> str:
-    """One line on the machine."""
-    amx = ["AMX bf16"] if facts.get("amx_bf16") else []
-    parts = [
-        facts["cpu"],
-        f"{facts['cores']} cores, {facts['threads']} in use",
-        *amx,
-        *(facts.get("gpus") or ["no GPU"]),
-    ]
-    return ", ".join(map(str, parts))
 
 
 def stages(folder: Path, metrics: dict[str, Any], charts: dict[str, Chart]) -> list[dict[str, Any]]:
@@ -221,26 +208,6 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in block.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def number(value: Any, digits: int = 4) -> str:
-    """A number as people write it, a dash where there is none, and words as they are."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.{digits}f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def share(value: float | None, digits: int = 1) -> str:
-    """A share in percent."""
-    return "–" if value is None else f"{value:.{digits}%}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _json(path: Path) -> dict[str, Any] | None:

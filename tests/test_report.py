@@ -242,6 +242,19 @@ def test_nothing_is_fetched_and_only_our_scripts_may_run(tmp_path):
     assert "unsafe" not in policy.split("script-src")[1]
 
 
+def test_a_catalogue_without_categories_is_mapped_by_code_alone(tmp_path):
+    folder = finished(tmp_path / "run")
+    path = folder / "itemic" / "map.tsv"
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    path.write_text(
+        "\n".join("\t".join([*row[:2], "", *row[3:]]) for row in rows).replace("title\t\t", "title\tcategory\t")
+    )
+    page = read(folder)
+    [points] = page.charts["map"]["data"]
+    assert points["visible"] is True and points["marker"]["color"] == TABLE[:, 0].tolist()
+    assert "By category" not in page.text
+
+
 def test_numbers_that_are_none_are_shown_as_a_dash(tmp_path):
     page = read(finished(tmp_path / "run"))
     assert "nan" not in page.text.lower().replace("finance", "") and "± –" in page.text
@@ -291,7 +304,7 @@ def test_only_committed_rows_of_the_same_events_and_masking_stand_beside_it(tmp_
     assert "0.3333" not in page.text
     bars = page.charts["board-ndcg@10"]["data"]
     assert bars[0]["y"] == ["Model Film"], "the run itself has a colour of its own"
-    assert sorted(bars[1]["y"]) == ["Near", "Pop, run beside it", "Twin, seed 1", "Twin, seed 2"]
+    assert sorted(bars[1]["y"]) == ["Near", "Pop", "Twin, seed 1", "Twin, seed 2"]
 
 
 def test_the_command_makes_a_report_again_and_refuses_an_unfinished_run(tmp_path, capsys):
