@@ -80,7 +80,7 @@ def page(folder: Path, metrics: dict[str, Any]) -> str:
 def boards(folder: Path, metrics: dict[str, Any], charts: dict[str, Chart]) -> list[dict[str, Any]]:
     """The run beside Pop and the committed rows, once per masking; the first board is also drawn."""
     pop = _json(folder / "pop" / "metrics.json")
-    found = []
+    found: list[dict[str, Any]] = []
     for masked in (metrics["mask_history"], not metrics["mask_history"]):
         rows = [_row(metrics, masked, metrics["model"], note="this run", own=True)]
         rows += [_row(pop, masked, "Pop", note="run beside it")] if pop else []

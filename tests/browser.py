@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
-PATIENCE_S = 120
+PATIENCE_S = 300  # of a busy machine; an idle one needs two seconds
 # run before anything of the page: gathers problems, and writes them down when the page has come to rest
 WATCH = """
 window.problems = [];
@@ -65,11 +65,12 @@ def _served(folder: Path) -> Iterator[http.server.HTTPServer]:
 def opened(page: Path) -> Seen:
     """Open a page from a server of its folder on this machine, wait until it rests, and tell what happened."""
     with _served(page.parent) as server:
+        wait = str(PATIENCE_S * 1000)
         done = subprocess.run(
             [
                 sys.executable, "-m", "lightpanda.cli", "fetch", "--dump", "html", "--strip-mode", "js",
-                "--inject-script", WATCH, "--wait-selector", "html[data-seen]", "--wait-ms", str(PATIENCE_S * 1000),
-                f"http://127.0.0.1:{server.server_port}/{page.name}",
+                "--inject-script", WATCH, "--wait-selector", "html[data-seen]", "--wait-ms", wait,
+                "--watchdog-ms", wait, f"http://127.0.0.1:{server.server_port}/{page.name}",
             ],
             capture_output=True, text=True, timeout=2 * PATIENCE_S,
             env={**os.environ, "LIGHTPANDA_DISABLE_TELEMETRY": "true"},
