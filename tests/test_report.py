@@ -103,6 +103,8 @@ def test_words_of_the_data_stay_words(tmp_path):
     path = write_report(finished(tmp_path / "run", EVIL, **more))
     page = Page(path.read_text(encoding="utf-8"))
     assert len(page.scripts) == 3, "the data, plotly and ours"
+    [data] = [script for script in page.scripts if script.startswith("{")]
+    assert "<" not in data, "nothing in the data can end its script"
     assert not [tag for tag, _ in page.tags if tag in ("img", "iframe", "object", "embed", "form")]
     assert not [name for _, facts in page.tags for name in facts if name.startswith("on")]
     assert page.text.count(" ".join(EVIL.split())) > 20, "and are shown as they are"
@@ -181,6 +183,7 @@ def test_hits_are_marked_by_their_place_and_by_title_in_older_records(tmp_path):
     text = read(folder).text
     assert "3. " not in text
     assert "✓ hit at 2" in text and text.count("Same ✓") == 1, "of two items of one title the second was the hit"
+    assert [tag for tag, facts in read(folder).tags if facts.get("class") == "hit"] == ["li"] * 2
     assert "found at 15" in text and "not found" in text and "2 of these 4 lists hold one" in text
     old = [{key: value for key, value in sample.items() if key != "rank"} for sample in metrics()["samples"]]
     (folder / "metrics.json").write_text(json.dumps(metrics(samples=old)))
