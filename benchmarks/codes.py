@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         vectors = item_vectors(asked, items, data.histories, cache_dir(config["cache_dir"]), config["seed"])
         for method in METHODS:
             start = time.process_time()
-            codes, raw, fit = codes_of(dataclasses.replace(asked, method=method), vectors, config["seed"])
+            codes, raw, fit, _ = codes_of(dataclasses.replace(asked, method=method), vectors, config["seed"])
             seconds = round(time.process_time() - start, 1)
             figures = {**health(codes, raw, categories), **fit}
             rows.append({"collaborative_weight": weight, "seconds": seconds, "sizes": codes.sizes, **figures})

@@ -68,7 +68,7 @@ def _run(argv: list[str]) -> int:
         return 0
     if "--dry_run" in flags:
         return _dry_run(options, files, rest, as_json="--json" in flags)
-    from recbole_think import report
+    from recbole_think import summary
     from recbole_think.experiment import run
 
     with contextlib.redirect_stdout(sys.stderr):  # some models print; standard output is for results
@@ -76,7 +76,7 @@ def _run(argv: list[str]) -> int:
     if "--json" in flags:
         sys.stdout.write(json.dumps(result["metrics"], indent=2) + "\n")
     else:
-        sys.stdout.write(report.summary(result))
+        sys.stdout.write(summary.summary(result))
     return 0
 
 

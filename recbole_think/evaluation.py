@@ -13,7 +13,7 @@ from recbole.evaluator.register import metrics_dict
 
 from recbole_think.corpus.histories import Histories
 
-SAMPLES = 5  # users whose lists are kept to be looked at
+SAMPLES = 20  # users whose lists are kept to be looked at
 
 
 @dataclass

@@ -17,7 +17,7 @@ import yaml
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
-from recbole_think import catalog, folder, leaderboard, record, resume
+from recbole_think import catalog, folder, leaderboard, record, report, resume
 from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
 from recbole_think.corpus.files import require_dataset
@@ -52,7 +52,8 @@ def run(
 ) -> dict[str, Any]:
     """Fit ``model`` on ``dataset``, evaluate it by full ranking, and keep the record in a run folder.
 
-    The same call finds its run folder again: a finished one is read back, an interrupted one goes on.
+    The same call finds its run folder again: a finished one is read back, an interrupted one goes on. Either way
+    ``report.html`` lies in it afterwards.
 
     Args:
         model: a name of the catalog (``--list``).
@@ -69,19 +70,28 @@ def run(
     Raises:
         InputError: something asked for cannot be done.
     """
-    config = ThinkConfig(model, dataset, config_files, config_dict, argv)
+    result, fresh = _result(ThinkConfig(model, dataset, config_files, config_dict, argv), restart)
+    page = Path(result["run_folder"]) / report.NAME
+    if fresh or not page.is_file():
+        report.write_report(page.parent)
+    return result
+
+
+def _result(config: ThinkConfig, restart: bool = False) -> tuple[dict[str, Any], bool]:
+    """What ``run`` returns, and whether the experiment was made just now rather than read back."""
     require_inputs(config)
     chosen = folder.choose(config.final_config_dict)
     config["run_folder"], config["cache_dir"] = str(chosen), str(folder.cache_dir(config["cache_dir"]))
     config["checkpoint_dir"] = str(chosen / "checkpoints")
     with folder.opened(chosen, config.final_config_dict, restart):
-        if not Path("metrics.json").is_file():
+        fresh = not Path("metrics.json").is_file()
+        if fresh:
             _experiment(config)
         else:
             log.info("already finished; reading %s (--restart runs it again)", chosen / "metrics.json")
         metrics = read_json(Path("metrics.json"))
-        popularity = None if model == POPULARITY else _popularity(config, chosen)
-    return {
+        popularity = None if config["model"] == POPULARITY else _popularity(config, chosen)
+    result = {
         "best_valid_score": metrics["valid"][config["valid_metric"].lower()],
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": metrics["valid"],
@@ -90,12 +100,13 @@ def run(
         "metrics": metrics,
         "popularity": popularity,
     }
+    return result, fresh
 
 
 def _popularity(config: ThinkConfig, chosen: Path) -> dict[str, Any]:
     """Metrics of the popularity row on the same split and masking, kept in ``<run folder>/pop``."""
     settings = {**leaderboard.shared_settings(config), "run_folder": str(chosen / "pop"), "show_progress": False}
-    return run(POPULARITY, config["dataset"], config_dict=settings)["metrics"]
+    return _result(ThinkConfig(POPULARITY, config["dataset"], config_dict=settings))[0]["metrics"]
 
 
 def require_inputs(config: ThinkConfig) -> None:

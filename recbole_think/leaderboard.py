@@ -7,12 +7,14 @@ import csv
 import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbole_think.artifacts import read_json, write_text
-from recbole_think.config import ThinkConfig
 from recbole_think.errors import InputError
 from recbole_think.paths import results_dir
+
+if TYPE_CHECKING:  # rows can be read without loading RecBole
+    from recbole_think.config import ThinkConfig
 
 FACTS = ("model", "seed", "mask_history", "finished", "commit", "command", "hardware", "seconds", "data_fingerprint")
 # what decides the data and the evaluation, whatever the model
@@ -22,7 +24,7 @@ SHARED = {
 }  # fmt: skip
 
 
-def shared_settings(config: ThinkConfig) -> dict[str, Any]:
+def shared_settings(config: "ThinkConfig") -> dict[str, Any]:
     """Return what the user set about data and evaluation, to give a second model the same; paths are absolute."""
     dataset_keys = set(config.parameters["Dataset"]) - {"MAX_ITEM_LIST_LENGTH"}
     given = {key: value for key, value in config.external_config_dict.items() if key in SHARED | dataset_keys}
@@ -38,6 +40,18 @@ def committed_rows(dataset: str, mask_history: bool) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["mask_history"] == str(mask_history)]
     return [_from_csv(row) for row in rows]
+
+
+def comparable_rows(metrics: dict[str, Any], mask_history: bool) -> list[dict[str, Any]]:
+    """Return the committed rows of other models on the very split of a run, under one masking.
+
+    Args:
+        metrics: the content of the run's ``metrics.json``.
+        mask_history: the masking asked for.
+    """
+    rows = committed_rows(metrics["dataset"], mask_history)
+    same = [row for row in rows if row["data_fingerprint"] == metrics["data_fingerprint"]]
+    return [row for row in same if row["model"] != metrics["model"]]
 
 
 def _from_csv(row: dict[str, str]) -> dict[str, Any]:

@@ -120,17 +120,20 @@ class OneRecThink(SequentialRecommender):
             facts = read_json(folder / "facts.json")
             require_same(facts["made_from"], wanted, folder)
             return Codes.load(folder / "codes.safetensors"), facts["health"]
-        from recbole_think.itemic.build import build_codes
+        from recbole_think.itemic.build import Built, build_codes
+        from recbole_think.itemic.map import write_map
 
         if options.codes_file:
-            codes, raw_table, fit = exchange.imported_codes(options, self.raw_ids)
+            built = Built(*exchange.imported_codes(options, self.raw_ids))
         else:
-            codes, raw_table, fit = build_codes(options, self.items, self.histories, self.cache, self.seed)
-        figures = {**health(codes, raw_table, [item.category for item in self.items]), **fit}
-        codes.save(folder / "codes.safetensors")
+            built = build_codes(options, self.items, self.histories, self.cache, self.seed)
+        figures = {**health(built.codes, built.raw, [item.category for item in self.items]), **built.figures}
+        built.codes.save(folder / "codes.safetensors")
         exchange.write_ids(folder / exchange.IDS_NAME, self.raw_ids)
+        if built.vectors is not None:
+            write_map(folder / "map.tsv", built.vectors, self.items, self.seed)
         write_json(folder / "facts.json", {"made_from": wanted, "health": figures})
-        return codes, figures
+        return built.codes, figures
 
     def _load_backbone(self):
         from recbole_think.itemic.backbone import load_backbone

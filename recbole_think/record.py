@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recbole_think.artifacts import versions, write_json, write_whole
 from recbole_think.blocks import BLOCKS
 from recbole_think.corpus.histories import targets
@@ -18,6 +20,7 @@ from recbole_think.folder import NOT_IDENTITY
 from recbole_think.layers import flat
 
 NOT_COMMAND = NOT_IDENTITY | {"model", "dataset", "data_path"}  # a path of one machine is no use to another
+LISTED = 10  # titles kept of each sample user's list
 
 
 class Clock:
@@ -91,26 +94,36 @@ def perplexities(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write_ranks(path: Path, data, scores: dict) -> None:
-    """One line per test user: raw id, raw id of the target, its rank under either masking (0 = beyond the list)."""
+    """One line per test user: raw id, rank of the target under either masking (0 = beyond the list), and its kind.
+
+    ``history_length`` counts the user's events before the target, ``target_count`` the target's in training.
+    """
     dataset = data.test.dataset
     user_names = dataset.field2id_token[dataset.uid_field]
-    rows = [scores["test"].users, scores["test"].ranks, scores["test_other_masking"].ranks]
+    users, target_of = scores["test"].users.tolist(), _target_of(dataset)
+    met = np.bincount(data.histories.items, minlength=dataset.item_num)
+    columns = {
+        "user_id": [user_names[user] for user in users],
+        "rank": scores["test"].ranks,
+        "rank_other_masking": scores["test_other_masking"].ranks,
+        "history_length": [len(data.until_test.of(user)) for user in users],
+        "target_count": [met[target_of[user]] for user in users],
+    }
 
     def fill(draft: Path) -> None:
         with draft.open("w", encoding="utf-8") as file:
-            file.write("user_id\trank\trank_other_masking\n")
-            for user, rank, other in zip(*rows, strict=True):
-                file.write(f"{user_names[user]}\t{rank}\t{other}\n")
+            for row in [tuple(columns), *zip(*columns.values(), strict=True)]:
+                file.write("\t".join(map(str, row)) + "\n")
 
     write_whole(path, fill)
 
 
 def read_ranks(path: Path) -> dict[str, tuple[int, int]]:
-    """Read ``ranks.tsv`` back as ``{raw user id: (rank, rank under the other masking)}``."""
-    with path.open(encoding="utf-8") as file:
-        next(file)
-        rows = (line.rstrip("\n").split("\t") for line in file)
-        return {user: (int(rank), int(other)) for user, rank, other in rows}
+    """Read ``ranks.tsv`` back as ``{raw user id: (rank, rank under the other masking)}``, whatever else it tells."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        names = next(file).rstrip("\n").split("\t")
+        rows = [dict(zip(names, line.rstrip("\n").split("\t"), strict=True)) for line in file]
+    return {row["user_id"]: (int(row["rank"]), int(row["rank_other_masking"])) for row in rows}
 
 
 def command(config) -> str:
@@ -139,16 +152,22 @@ def samples(config, data, scores) -> list[dict[str, Any]]:
     names, users = dataset.field2id_token[dataset.iid_field], dataset.field2id_token[dataset.uid_field]
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     titles = [None, *(item.title for item in read_items(path, dataset.iid_field, list(names[1:]), lenient=True)[0])]
-    target_of = dict(zip(*(part.tolist() for part in targets(dataset)), strict=True))
+    target_of = _target_of(dataset)
     return [
         {
             "user": str(users[user]),
             "history": [titles[item] for item in data.until_test.of(user)[-5:]],
-            "recommended": [titles[item] for item in items[:5]],
+            "recommended": [titles[item] for item in items[:LISTED]],
             "target": titles[target_of[user]],
+            "rank": int(rank),  # titles may be shared, so the hit is told by its place; 0 = beyond the whole list
         }
-        for user, items in zip(scores.users.tolist(), scores.lists, strict=False)
+        for user, rank, items in zip(scores.users.tolist(), scores.ranks, scores.lists, strict=False)
     ]
+
+
+def _target_of(dataset) -> dict[int, int]:
+    """The item each test user met next."""
+    return dict(zip(*(part.tolist() for part in targets(dataset)), strict=True))
 
 
 def commit() -> str:

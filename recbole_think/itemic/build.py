@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,9 +17,18 @@ from recbole_think.itemic.quantize import explained, residual_kmeans, resolved
 log = logging.getLogger(__name__)
 
 
+class Built(NamedTuple):
+    """Codes of a catalogue and what they were made of."""
+
+    codes: Codes
+    raw: np.ndarray  # int64 [n, levels], before collisions were treated
+    figures: dict  # of the fit
+    vectors: np.ndarray | None = None  # float32 [n, d]; None for codes made elsewhere
+
+
 def build_codes(
     options: ItemicOptions, items: Sequence[ItemText], histories: Histories, cache: Path, seed: int
-) -> tuple[Codes, np.ndarray, dict]:
+) -> Built:
     """Make the codes of a catalogue.
 
     Args:
@@ -29,12 +39,12 @@ def build_codes(
         seed: of what makes codes.
 
     Returns:
-        The codes, the table before collisions were treated (int64 [n, levels]), and figures of the fit.
+        The codes and what they were made of.
     """
     return codes_of(options, item_vectors(options, items, histories, cache, seed), seed)
 
 
-def codes_of(options: ItemicOptions, vectors: np.ndarray, seed: int) -> tuple[Codes, np.ndarray, dict]:
+def codes_of(options: ItemicOptions, vectors: np.ndarray, seed: int) -> Built:
     """Make codes of item vectors, float32 [n, d]: the second half of ``build_codes``.
 
     The figures say the method and the share of the vectors' variance its codes keep, before and after collisions were
@@ -55,7 +65,7 @@ def codes_of(options: ItemicOptions, vectors: np.ndarray, seed: int) -> tuple[Co
     figures["explained_before"] = explained(vectors, decode(quantizer.rebuilt(raw)))
     figures["explained_after"] = explained(vectors, decode(quantizer.rebuilt(table)))
     extra = tuple(int(table[:, level].max()) + 1 for level in range(levels, table.shape[1]))
-    return Codes(table, (size,) * levels + extra), raw, figures
+    return Built(Codes(table, (size,) * levels + extra), raw, figures, vectors)
 
 
 def item_vectors(options: ItemicOptions, items, histories: Histories, cache: Path, seed: int) -> np.ndarray:

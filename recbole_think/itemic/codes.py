@@ -10,7 +10,8 @@ import numpy as np
 from recbole_think.artifacts import load_tensors, save_tensors
 from recbole_think.errors import InputError
 
-MOST_LEVELS = 26  # a letter each
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MOST_LEVELS = len(LETTERS)  # one each
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Codes:
         """Read a table back."""
         tensors = load_tensors(path)
         return Codes(tensors["codes"].numpy(), tuple(tensors["sizes"].tolist()))
+
+
+def spelling(level: int, code: int) -> str:
+    """The itemic token of a code, such as ``<a_17>``; levels count from 0."""
+    return f"<{LETTERS[level]}_{code}>"
 
 
 def collision_rate(table: np.ndarray) -> float:

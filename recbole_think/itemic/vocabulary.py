@@ -18,9 +18,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 
 from recbole_think.corpus.items import neutralise
 from recbole_think.errors import InputError
-from recbole_think.itemic.codes import Codes
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+from recbole_think.itemic.codes import Codes, spelling
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Vocabulary:
 
 def token_names(codes: Codes) -> list[list[str]]:
     """Spelling of every code, by level."""
-    return [[f"<{LETTERS[level]}_{code}>" for code in range(size)] for level, size in enumerate(codes.sizes)]
+    return [[spelling(level, code) for code in range(size)] for level, size in enumerate(codes.sizes)]
 
 
 def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codes: Codes) -> Vocabulary:

@@ -211,7 +211,7 @@ def test_codes_follow_what_the_options_weigh(tmp_path, monkeypatch):
         *(np.random.default_rng(n).permutation(g) for n in range(20) for g in ([1, 2, 3, 4], [5, 6, 7, 8]))
     )
     options = ItemicOptions(levels=2, size=4, text_weight=0.0, collaborative_size=4)
-    codes, raw, _ = build_codes(options, items, world, tmp_path, seed=0)
+    codes, raw, *_ = build_codes(options, items, world, tmp_path, seed=0)
     assert codes.sizes == (4, 4) and raw.shape == (8, 2)
     assert len({tuple(row) for row in codes.table}) == 8
 
@@ -219,7 +219,7 @@ def test_codes_follow_what_the_options_weigh(tmp_path, monkeypatch):
     options = ItemicOptions(
         levels=1, size=4, text_weight=0.0, collaborative_weight=0.0, vector_files=(str(own),), collisions="extra_level"
     )
-    codes, raw, _ = build_codes(options, items, world, tmp_path, seed=0)
+    codes, raw, *_ = build_codes(options, items, world, tmp_path, seed=0)
     assert codes.sizes == (4, 2)
     assert (raw[0::2] == raw[1::2]).all() and len(set(raw[:, 0])) == 4
     assert codes.table[:, 1].tolist() == [0, 1] * 4

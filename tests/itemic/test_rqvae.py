@@ -110,7 +110,7 @@ def test_codes_that_would_die_are_revived(monkeypatch):
 
 def test_codes_are_made_by_it_without_collisions_and_its_figures_say_so():
     vectors = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
-    codes, raw, figures = codes_of(replace(QUICK, size=8), vectors, seed=0)
+    codes, raw, figures, _ = codes_of(replace(QUICK, size=8), vectors, seed=0)
     assert codes.sizes == (8, 8) and raw.shape == (40, 2)
     assert len({tuple(row) for row in codes.table}) == 40
     assert set(figures) == {"method", "revivals", "explained_before", "explained_after"}
@@ -119,7 +119,7 @@ def test_codes_are_made_by_it_without_collisions_and_its_figures_say_so():
 
 def test_the_figures_of_residual_k_means_are_its_own_error():
     vectors = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
-    codes, raw, figures = codes_of(ItemicOptions(levels=1, size=40), vectors, seed=0)
+    codes, raw, figures, _ = codes_of(ItemicOptions(levels=1, size=40), vectors, seed=0)
     assert figures == {"method": "rqkmeans", "explained_before": 1.0, "explained_after": 1.0}
     assert (codes.table == raw).all()
 
