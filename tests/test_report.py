@@ -81,7 +81,9 @@ def test_a_finished_run_gets_its_report_back_and_keeps_one_it_has(toy_path, tmp_
 
 
 def test_the_page_opens_in_a_browser_without_a_problem_and_asks_for_nothing_else(tmp_path):
-    page = write_report(finished(tmp_path / "run", alignment={"multi_task": {"captions": [{"title": "a", "caption": "b"}]}}))
+    page = write_report(
+        finished(tmp_path / "run", alignment={"multi_task": {"captions": [{"title": "a", "caption": "b"}]}})
+    )
     seen = in_browser(page)
     assert seen.problems == []
     assert seen.requests == ["/report.html"]
@@ -191,12 +193,12 @@ def test_hits_are_marked_by_their_place_and_by_title_in_older_records(tmp_path):
 
 
 def test_captions_and_perplexity_are_tables_when_there_are_any(tmp_path):
-    warmup = {"similarity": 0.125, "captions": [{"title": "Heat", "caption": "nothing"}]}
+    warmup = {"similarity": 0.125, "captions": [{"title": "Heat", "caption": "xyzzy"}]}
     both = {"similarity": 0.5, "items": 9, "captions": [{"title": "Alien", "caption": "space horror"}]}
     more = {"alignment": {"token_warmup": warmup, "multi_task": both}}
     page = read(finished(tmp_path / "run", **more, perplexity=[{"after": "warmup", "perplexity": 17.25}]))
     assert "alignment" in page.sections
-    assert "Alien space horror" in page.text and "nothing" not in page.text, "the captions of the last stage"
+    assert "Alien space horror" in page.text and "xyzzy" not in page.text, "the captions of the last stage"
     assert "similarity 0.1250 0.5000" in page.text and "items 9" in page.text and "warmup 17.25" in page.text
     assert "alignment" not in read(finished(tmp_path / "plain")).sections
 

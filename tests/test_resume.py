@@ -83,7 +83,9 @@ def content(folder: Path) -> dict:
         name = path.relative_to(folder).as_posix()
         if OUTSIDE.fullmatch(name.removeprefix("pop/")):
             continue
-        if path.suffix == ".pth":
+        if path.name == "report.html":
+            found[name] = "tells the seconds as well"
+        elif path.suffix == ".pth":
             found[re.sub(r"-.*", "", name)] = "a checkpoint of RecBole's, named after the time"
         elif path.name in ("metrics.json", "facts.json", "fit.json"):
             read = json.loads(path.read_text())
