@@ -14,6 +14,7 @@ from recbole_think.prompts.batching import Row, packed_batch
 from recbole_think.prompts.material import Material
 from recbole_think.prompts.options import AlignmentOptions
 from recbole_think.prompts.tasks import Example
+from recbole_think.stages import alignment
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.alignment import (
     MultiTask,
@@ -22,6 +23,7 @@ from recbole_think.stages.alignment import (
     held_out_batches,
     held_out_score,
 )
+from recbole_think.stages.checkpoints import last_checkpoint
 from recbole_think.stages.loss import perplexity, token_loss
 from recbole_think.stages.options import MultiTaskOptions, WarmupOptions
 from recbole_think.stages.quality import describe, judge, search
@@ -191,6 +193,38 @@ def test_while_adapted_only_small_matrices_rows_and_norms_learn(world):
         assert any("norm" in name for name in learning)
     assert not any("lora" in name for name, _ in context.model.named_parameters())
     assert not context.model.get_input_embeddings().text.weight.requires_grad
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_interrupted_integration_goes_on_to_the_same_weights(rank, world, tmp_path, monkeypatch):
+    context, material = world
+    more = {"lora_rank": rank, "validations": 2, "checkpoints": 4, "dropout": 0.1}
+    [row] = run_stages([multi_task(material, **more)], context)
+    wanted = weights(context.model)
+
+    real, calls = alignment.held_out_score, []
+
+    def cut_off(*args):
+        score = real(*args)
+
+        def scored():
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return score()
+
+        return scored
+
+    monkeypatch.setattr(alignment, "held_out_score", cut_off)
+    context.folder, context.model = tmp_path / "again", taught(TABLE, SIZES, seed=5)[0]
+    with pytest.raises(KeyboardInterrupt):
+        run_stages([multi_task(material, **more)], context)
+    assert last_checkpoint(tmp_path / "again" / "multi_task")
+    context.model = taught(TABLE, SIZES, seed=5)[0]
+    [resumed] = run_stages([multi_task(material, **more)], context)
+    assert resumed["digest"] == row["digest"]
+    for name, value in context.model.named_parameters():
+        assert torch.equal(value, wanted[name]), name
 
 
 def test_the_weights_with_the_lowest_held_out_loss_are_kept(world):
