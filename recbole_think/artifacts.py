@@ -16,6 +16,7 @@ from typing import Any
 from recbole_think.errors import InputError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TORCH_WORDS = ("unexpected pos", "file write failed", "iostream error")  # what torch.save says of a full disk
 PACKAGES = ("recbole", "torch", "transformers", "peft", "trl", "numpy", "pandas", "scikit-learn")
 
 
@@ -24,6 +25,8 @@ def disk_guard(path: Path):
     """Turn a full disk into an InputError that names the path and the way on."""
     try:
         yield
+    except InputError:  # said already, by a guard within this one
+        raise
     except Exception as why:  # each library has its own word for a full disk; everything else goes on as it is
         if not _disk_is_full(why):
             raise
@@ -40,7 +43,7 @@ def _disk_is_full(why: Exception) -> bool:
     text = str(why)
     return (
         any(f"(os error {number})" in text for number in DISK_FULL)
-        or (isinstance(why, RuntimeError) and ("unexpected pos" in text or "file write failed" in text))
+        or (isinstance(why, RuntimeError) and any(words in text for words in TORCH_WORDS))
         or (isinstance(why, OSError) and "requested and" in text and "written" in text)
     )
 

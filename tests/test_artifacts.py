@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -192,3 +193,17 @@ def test_versions_name_what_a_result_depends_on(monkeypatch):
 def test_what_is_written_is_json(tmp_path):
     write_json(tmp_path / "x.json", {"a": float(1)})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1.0}
+
+
+def test_a_full_disk_is_told_once_by_guards_within_guards(tmp_path):
+    with pytest.raises(InputError) as told, disk_guard(tmp_path / "stage"), disk_guard(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device (os error 28)")
+    assert str(told.value).count("free some space") == 1 and str(tmp_path / "file") in str(told.value)
+
+
+@pytest.mark.parametrize("said", ["unexpected pos 129856 vs 129748", "basic_ios::clear: iostream error"])
+def test_what_torch_says_of_a_full_disk_is_understood_and_its_other_errors_are_left_alone(said, tmp_path):
+    with pytest.raises(InputError, match="no room to write"), disk_guard(tmp_path):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="sizes differ"), disk_guard(tmp_path):
+        raise RuntimeError("sizes differ")

@@ -20,7 +20,7 @@ def write(folder, first="user_id:token\titem_id:token\ttimestamp:float", name="t
 
 def test_a_data_set_with_all_its_columns_is_accepted(tmp_path):
     write(tmp_path / "toy")
-    require_dataset(tmp_path / "toy", "toy", COLUMNS)
+    assert require_dataset(tmp_path / "toy", "toy", COLUMNS) is None, "nothing is raised"
 
 
 def test_a_data_set_found_nowhere_names_the_file_and_what_to_do(tmp_path):
