@@ -1,0 +1,105 @@
+"""The floor of a piece of work: its matrix products at their actual shapes, each timed alone in the same run and
+precision, plus the bytes that cannot be avoided over the measured bandwidth. No program of ours can be faster.
+
+N tokens, d hidden size, H heads, T tokens of a prompt, hd size of a head.
+"""
+
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+REPEATS = 5
+STREAM_BYTES = 512 * 2**20  # larger than any cache
+
+
+@dataclass(frozen=True)
+class Product:
+    """``count`` products [batch x rows, inner] @ [batch x inner, columns]."""
+
+    rows: int
+    inner: int
+    columns: int
+    count: int = 1
+    batch: int = 1
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of all of them."""
+        return 2 * self.rows * self.inner * self.columns * self.batch * self.count
+
+
+def products_seconds(products: Iterable[Product], dtype: torch.dtype) -> float:
+    """Seconds of all products, each shape timed alone: the median of five, operands warm in cache."""
+    return sum(
+        product.count * _seconds(product.rows, product.inner, product.columns, product.batch, dtype)
+        for product in products
+    )
+
+
+@cache
+def _seconds(rows: int, inner: int, columns: int, batch: int, dtype: torch.dtype) -> float:
+    left = torch.randn(batch, rows, inner).to(dtype)
+    right = torch.randn(batch, columns, inner).to(dtype)
+    left, right = (left, right) if batch > 1 else (left[0], right[0])
+    multiply = torch.bmm if batch > 1 else torch.mm
+    return median_seconds(lambda: multiply(left, right.transpose(-1, -2)), REPEATS)
+
+
+def median_seconds(work, repeats: int) -> float:
+    """Median wall seconds of ``work()`` after one call that sets up."""
+    work()
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+@cache
+def bandwidth() -> float:
+    """Bytes per second read from memory by a sum over half a gigabyte."""
+    stream = torch.ones(STREAM_BYTES // 4)
+    return STREAM_BYTES / median_seconds(stream.sum, REPEATS)
+
+
+def layer_products(config: Any, tokens: int, count: int) -> list[Product]:
+    """The projections of ``count`` layers for ``tokens`` tokens: query, key, value, output, gate, up, down."""
+    width, inner = config.hidden_size, config.intermediate_size
+    heads, shared = config.num_attention_heads, config.num_key_value_heads
+    size = head_size(config)
+    return [
+        Product(tokens, width, heads * size, count),
+        Product(tokens, width, shared * size, 2 * count),
+        Product(tokens, heads * size, width, count),
+        Product(tokens, width, inner, 2 * count),
+        Product(tokens, inner, width, count),
+    ]
+
+
+def attention_products(config: Any, users: int, queries: int, keys: int, count: int) -> list[Product]:
+    """Scores and weighted sums of ``count`` layers: each user's queries against that user's keys."""
+    heads, size = config.num_attention_heads, head_size(config)
+    return [
+        Product(queries, size, keys, count, users * heads),
+        Product(queries, keys, size, count, users * heads),
+    ]
+
+
+def backward(products: Iterable[Product]) -> list[Product]:
+    """The two products behind each product of a forward pass: gradients of its input and of its weights."""
+    found = []
+    for one in products:
+        found.append(Product(one.rows, one.columns, one.inner, one.count, one.batch))
+        found.append(Product(one.inner, one.rows, one.columns, one.count, one.batch))
+    return found
+
+
+def head_size(config: Any) -> int:
+    """Size of an attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
