@@ -179,19 +179,21 @@ class OneRecThink(SequentialRecommender):
         Returns:
             Per user up to ``decode.num_beams`` RecBole item ids, best first.
         """
+        from recbole_think.decoding.precision import lowered
         from recbole_think.prompts.batching import token_batches
         from recbole_think.prompts.tasks import recommendation_prompt
 
         longest = self.options["prompts"].max_history
         prompts = [recommendation_prompt(self.frame, self.vocabulary, history[-longest:]) for history in histories]
         ranked: list[list[int]] = [[] for _ in prompts]
+        decoder = lowered(self.language_model, self._precision())
         for group in token_batches([len(prompt) for prompt in prompts], self.options["decode"].tokens_per_batch):
-            found = self._search([prompts[i] for i in group], None if mask is None else mask[group])
+            found = self._search(decoder, [prompts[i] for i in group], None if mask is None else mask[group])
             for index, items in zip(group, found, strict=True):
                 ranked[index] = items
         return ranked
 
-    def _search(self, prompts: list[np.ndarray], mask: torch.Tensor | None) -> list[list[int]]:
+    def _search(self, decoder, prompts: list[np.ndarray], mask: torch.Tensor | None) -> list[list[int]]:
         from recbole_think.decoding.beam import beam_search
         from recbole_think.decoding.ranking import illegal_answers
         from recbole_think.prompts.batching import prompt_batch
@@ -199,22 +201,19 @@ class OneRecThink(SequentialRecommender):
         options = self.options["decode"]
         ids, attention = prompt_batch(prompts, self.vocabulary.tokenizer.pad_token_id)
         beams = min(options.num_beams, self.trie.n)
-        with self._precision():
-            found = beam_search(
-                self.language_model, ids, attention, self.trie, self.vocabulary.code_tokens, beams,
-                options.normalize, mask,
-            )  # fmt: skip
+        found = beam_search(
+            decoder, ids, attention, self.trie, self.vocabulary.code_tokens, beams, options.normalize, item_mask=mask
+        )
         illegal, answers = illegal_answers(found.codes, found.items, self.codes.table)
         self._answers[0] += illegal
         self._answers[1] += answers
         return [[item + 1 for item in row if item >= 0] for row in found.items.tolist()]
 
-    def _precision(self):
+    def _precision(self) -> torch.dtype:
         from recbole_think.stages.precision import choose
 
         config = self.language_model.config
-        dtype = choose(self.options["decode"].precision, self.folder, config.hidden_size, config.intermediate_size)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+        return choose(self.options["decode"].precision, self.folder, config.hidden_size, config.intermediate_size)
 
     def _mask_of(self, users: np.ndarray) -> torch.Tensor | None:
         """Turn the histories that may not be repeated into bool [B, n]."""

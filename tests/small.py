@@ -37,6 +37,24 @@ def plain_qwen(rows: int, tied: bool = False, attention: str = "sdpa", seed: int
         return Qwen3ForCausalLM(config).eval()
 
 
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "gemma3_text")
+OTHERS = ("mistral", "olmo2")  # read by their own code alone
+
+
+def backbone_of(family: str, rows: int, seed: int = 0) -> Any:
+    """Build a three-layer random model of a family, with ``rows`` tokens and weights wide enough to have opinions."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        family, vocab_size=rows, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=256, initializer_range=0.3, bos_token_id=None,
+        eos_token_id=None, pad_token_id=0, query_pre_attn_scalar=8, sliding_window=64,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+
+
 def item_texts(n: int) -> list[str]:
     """One short text per item, all different."""
     return [f"thing number {number} of the {('red', 'green', 'blue')[number % 3]} box" for number in range(n)]

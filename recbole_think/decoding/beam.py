@@ -1,10 +1,7 @@
-"""Batched constrained beam search: one prefill per user, beams as branches of one sequence.
+"""Batched constrained beam search: prompts are read once, beams branch off them, only legal codes are looked at.
 
-The beams of a user are not copies of the prompt: they are further positions of the same row, and a 4-D attention mask
-lets each see the prompt, its own ancestors and itself (tree attention). The prompt's keys and values exist once, memory
-grows with tokens + beams, and any Hugging Face causal LM that takes a 4-D mask runs unchanged.
-
-B users, T prompt tokens, K beams, S codes of a level, C largest number of children, L levels.
+The model's side is ``reading.py``, the probabilities are ``likelihood.py``, the catalogue is ``trie.py``; here is the
+search itself. B users, T prompt tokens, K beams, C largest number of children, L levels, n items.
 """
 
 from dataclasses import dataclass
@@ -13,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbole_think.decoding.allowed import Allowed, allowed_items
+from recbole_think.decoding.likelihood import NORMALIZE, child_scores
+from recbole_think.decoding.reading import Reader, reader_of
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
-
-NORMALIZE = ("vocab", "level", "valid")
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class BeamResult:
 
 
 @torch.no_grad()
-def beam_search(
+def beam_search(  # noqa: PLR0913 - an interface others call
     model,
     input_ids: Tensor,
     attention_mask: Tensor,
@@ -37,6 +35,7 @@ def beam_search(
     code_tokens: list[Tensor],
     num_beams: int,
     normalize: str = "vocab",
+    prefix: list[Tensor] | None = None,
     item_mask: Tensor | None = None,
 ) -> BeamResult:
     """Find the ``num_beams`` most likely items after each prompt.
@@ -50,99 +49,65 @@ def beam_search(
         num_beams: K.
         normalize: ``vocab`` log-softmax over the vocabulary (as Hugging Face does), ``level`` over the codes of the
             level (what the recommendation stage trains), ``valid`` over the legal children alone.
+        prefix: per user int64 [m, depth < L], the first codes an answer may begin with; None = any.
         item_mask: bool [B, n], True = may not be named.
 
     Raises:
-        InputError: sizes that do not fit, or a mask that leaves a user nothing.
+        InputError: sizes that do not fit, or a mask or prefixes that leave a user nothing.
+        FloatingPointError: the model gives logits that are not numbers.
     """
-    _require(trie, code_tokens, num_beams, normalize)
-    _require_prompts(trie, input_ids, attention_mask, item_mask)
-    walk = _Walk(model, input_ids, attention_mask)
-    hidden = walk.prefill()  # [B, 1, d]
-    batch = len(input_ids)
-    free = trie.free_before(item_mask) if item_mask is not None else None
-    nodes = torch.zeros(batch, 1, dtype=torch.int64)
-    scores = torch.zeros(batch, 1)
-    codes = torch.zeros(batch, 1, 0, dtype=torch.int64)
+    require_search(trie, code_tokens, num_beams, normalize)
+    require_prompts(trie, input_ids, attention_mask, item_mask)
+    allowed = allowed_items(trie, len(input_ids), prefix, item_mask)
+    reader = reader_of(model, input_ids.shape[1] + trie.levels)
+    hidden, at = reader.prompts(input_ids, attention_mask)
+    return search(Search(model, reader, trie, code_tokens, normalize), hidden, at, num_beams, allowed)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What stays the same while a search goes on."""
+
+    model: Any
+    reader: Reader
+    trie: SidTrie
+    code_tokens: list[Tensor]
+    normalize: str
+
+    def expand(self, level: int, nodes: Tensor, hidden: Tensor, allowed: Allowed | None) -> tuple[Tensor, ...]:
+        """Children of nodes [B, K], their codes, and their log-probability after ``hidden`` [B, K, d]: [B, K, C]."""
+        child, legal = self.trie.children(level, nodes)
+        if allowed is not None:
+            legal = legal & allowed.alive(level + 1, child)
+        code = self.trie.codes[level][child].long()
+        return child, code, child_scores(self.model, hidden, self.code_tokens[level], code, legal, self.normalize)
+
+
+def search(fixed: Search, hidden: Tensor, at: Any, num_beams: int, allowed: Allowed | None = None) -> BeamResult:
+    """Walk down the trie from where the reader stands.
+
+    Args:
+        fixed: model, catalogue and normalisation.
+        hidden: [B, 1, d], what the first code is predicted from.
+        at: the reader's place.
+        num_beams: K.
+        allowed: what may be named.
+    """
+    trie, rows = fixed.trie, len(hidden)
+    nodes = torch.zeros(rows, 1, dtype=torch.int64)
+    scores = torch.zeros(rows, 1)
+    codes = torch.zeros(rows, 1, 0, dtype=torch.int64)
     for level in range(trie.levels):
-        child, legal = trie.children(level, nodes)  # [B, K, C]
-        if free is not None:
-            legal = legal & trie.alive(level + 1, child, free)
-        code = trie.codes[level][child]
-        gained = _child_scores(model, hidden, code_tokens[level], code, legal, normalize)  # [B, K, C]
+        child, code, gained = fixed.expand(level, nodes, hidden, allowed)
         total = (scores.unsqueeze(-1) + gained).flatten(1)  # [B, K * C]
-        kept = min(num_beams, total.shape[1])
-        scores, place = total.topk(kept, dim=1)
+        scores, place = total.topk(min(num_beams, total.shape[1]), dim=1)
         parent = place // child.shape[2]
         nodes = child.flatten(1).gather(1, place)
         chosen = code.flatten(1).gather(1, place)
         codes = torch.cat([codes.gather(1, parent.unsqueeze(-1).expand(-1, -1, level)), chosen.unsqueeze(-1)], dim=2)
         if level + 1 < trie.levels:
-            hidden = walk.step(code_tokens[level][chosen], parent)
+            hidden, at = fixed.reader.step(at, fixed.code_tokens[level][chosen], parent)
     return _ranked(trie, nodes, scores, codes, num_beams)
-
-
-class _Walk:
-    """The model's side of the search: a cache of keys and values, and who may see which position of it."""
-
-    def __init__(self, model, input_ids: Tensor, attention_mask: Tensor):
-        self.decoder, self.device = model.get_decoder(), next(model.parameters()).device
-        self.input_ids, self.mask = input_ids.to(self.device), attention_mask.to(self.device).bool()
-        self.cache: Any = None
-        self.seen = self.mask.unsqueeze(1)  # bool [B, K, positions]: what each live beam may look at
-        self.next_position = self.mask.sum(1, keepdim=True)  # [B, 1]
-
-    def prefill(self) -> Tensor:
-        """Read the prompts; return the hidden state after each: [B, 1, d]."""
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
-        out = self.decoder(
-            input_ids=self.input_ids, attention_mask=self.mask.long(), position_ids=positions, use_cache=True
-        )
-        self.cache = out.past_key_values
-        return out.last_hidden_state[:, -1:]
-
-    def step(self, tokens: Tensor, parent: Tensor) -> Tensor:
-        """Append one token per beam, [B, K] each; return their hidden states [B, K, d]."""
-        tokens, parent = tokens.to(self.device), parent.to(self.device)
-        batch, beams = tokens.shape
-        inherited = self.seen.gather(1, parent.unsqueeze(-1).expand(-1, -1, self.seen.shape[2]))
-        itself = torch.eye(beams, dtype=torch.bool, device=self.device).expand(batch, -1, -1)
-        self.seen = torch.cat([inherited, itself], dim=2)  # [B, K, positions]
-        out = self.decoder(
-            input_ids=tokens,
-            attention_mask=_additive(self.seen),
-            position_ids=self.next_position.expand(-1, beams),
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.next_position = self.next_position + 1
-        return out.last_hidden_state
-
-
-def _additive(seen: Tensor) -> Tensor:
-    """Mask [B, K, positions] as numbers to add, [B, 1, K, positions]: every attention kind reads this form alike."""
-    mask = torch.zeros(seen.shape, device=seen.device)
-    return mask.masked_fill(~seen, torch.finfo(mask.dtype).min).unsqueeze(1)
-
-
-def _child_scores(model, hidden: Tensor, tokens: Tensor, code: Tensor, legal: Tensor, normalize: str) -> Tensor:
-    """Log-probability of every child: float32 [B, K, C], -inf where not legal."""
-    head = model.get_output_embeddings()
-    if normalize == "vocab" or not hasattr(head, "code_logits"):
-        everything = head(hidden).float()
-        logits = everything[..., tokens.to(everything.device)]
-        norm = everything.logsumexp(-1, keepdim=True) if normalize == "vocab" else None
-    else:
-        logits, norm = head.code_logits(hidden, tokens), None
-    logits = logits.cpu()
-    if not torch.isfinite(logits).all():
-        raise FloatingPointError("the language model gave NaN or infinite logits while decoding")
-    of_children = logits.gather(2, code).masked_fill(~legal, -torch.inf)
-    if normalize == "valid":
-        norm = of_children.logsumexp(-1, keepdim=True).nan_to_num(neginf=0.0)
-    elif norm is None:
-        norm = logits.logsumexp(-1, keepdim=True)
-    return of_children - norm.cpu()
 
 
 def _ranked(trie: SidTrie, nodes: Tensor, scores: Tensor, codes: Tensor, num_beams: int) -> BeamResult:
@@ -162,7 +127,8 @@ def _ranked(trie: SidTrie, nodes: Tensor, scores: Tensor, codes: Tensor, num_bea
     return BeamResult(items, scores, codes)
 
 
-def _require(trie, code_tokens, num_beams, normalize) -> None:
+def require_search(trie: SidTrie, code_tokens: list[Tensor], num_beams: int, normalize: str) -> None:
+    """Refuse sizes that do not fit together."""
     if not 1 <= num_beams <= trie.n:
         raise InputError(f"num_beams must be 1 to the catalogue's {trie.n} items, got {num_beams}")
     if len(code_tokens) != trie.levels:
@@ -174,7 +140,8 @@ def _require(trie, code_tokens, num_beams, normalize) -> None:
         raise InputError(f"normalize must be one of {NORMALIZE}, got {normalize!r}")
 
 
-def _require_prompts(trie, input_ids, attention_mask, item_mask) -> None:
+def require_prompts(trie: SidTrie, input_ids: Tensor, attention_mask: Tensor, item_mask: Tensor | None) -> None:
+    """Refuse prompts that are not left-padded, and a mask of other sizes."""
     if input_ids.ndim != 2 or not input_ids.shape[1]:
         raise InputError(f"beam search needs prompts [B, T >= 1], got shape {tuple(input_ids.shape)}")
     if attention_mask.shape != input_ids.shape:
@@ -183,6 +150,3 @@ def _require_prompts(trie, input_ids, attention_mask, item_mask) -> None:
         raise InputError("prompts must be left-padded and hold at least one token each: pad on the left")
     if item_mask is not None and item_mask.shape != (len(input_ids), trie.n):
         raise InputError(f"item_mask is {tuple(item_mask.shape)}, expected ({len(input_ids)}, {trie.n})")
-    if item_mask is not None and item_mask.all(1).any():
-        user = int(item_mask.all(1).nonzero()[0])
-        raise InputError(f"row {user}: every item is masked, nothing can be recommended")

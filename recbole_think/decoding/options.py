@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recbole_think.decoding.beam import NORMALIZE
+from recbole_think.decoding.likelihood import NORMALIZE
 from recbole_think.options import check
 
 

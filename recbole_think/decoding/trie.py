@@ -83,6 +83,11 @@ class SidTrie:
         left = free_before.gather(1, starts[flat + 1]) - free_before.gather(1, starts[flat])
         return (left > 0).reshape(nodes.shape)
 
+    def spans(self, level: int, nodes: Tensor) -> Tensor:
+        """Range of sorted places below each node of ``level``: int64 [m] -> [m, 2]."""
+        starts = self.starts[level]
+        return torch.stack([starts[nodes], starts[nodes + 1]], dim=1).long()
+
     def item(self, leaves: Tensor) -> Tensor:
         """Catalogue rows of nodes of the last level."""
         return self.items[leaves]

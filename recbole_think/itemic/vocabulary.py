@@ -20,6 +20,8 @@ from recbole_think.corpus.items import neutralise
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, spelling
 
+WORD_ROWS = 256  # hidden states projected onto all words at once: 50 MB of logits
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -94,6 +96,18 @@ class CodeHead(nn.Module):
         """Logits of the whole vocabulary: [..., d] -> [..., first + n_codes]."""
         words = self.text(hidden)[..., : self.first]
         return torch.cat([words, functional.linear(hidden, self.rows.to(hidden.dtype))], dim=-1)
+
+    def log_normalizer(self, hidden: Tensor) -> Tensor:
+        """Log of the sum over all words and codes of exp(logit): [N, d] -> float32 [N].
+
+        Words are multiplied in the precision of their rows: an error of theirs is a small part of a sum of thousands.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            codes = functional.linear(hidden.float(), self.rows.float()).logsumexp(-1)
+        on = torch.is_autocast_enabled(hidden.device.type)
+        rows = hidden if on else hidden.to(next(self.text.parameters()).dtype)
+        words = [self.text(part)[..., : self.first].float().logsumexp(-1) for part in rows.split(WORD_ROWS)]
+        return torch.logaddexp(torch.cat(words), codes)
 
     def code_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Logits of some itemic tokens: [..., d] -> float32 [..., len(tokens)], whatever the precision around it."""

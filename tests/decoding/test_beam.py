@@ -26,7 +26,7 @@ def world(attention="sdpa", seed=0, n=N):
 
 
 def search(model, trie, prompts, beams, normalize="vocab", mask=None, tokens=TOKENS):
-    return beam_search(model, *prompt_batch(prompts, pad=0), trie, tokens, beams, normalize, mask)
+    return beam_search(model, *prompt_batch(prompts, pad=0), trie, tokens, beams, normalize, item_mask=mask)
 
 
 @torch.no_grad()
@@ -180,14 +180,68 @@ def test_a_beam_search_finds_what_hugging_face_finds_with_a_correct_trie(seed, b
 
 def test_the_prompt_is_read_once_and_never_copied_per_beam():
     model, _, trie, prompts = world()
-    seen = []
-    decoder = model.get_decoder()
-    hook = decoder.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
+    rows = []
+    first = model.get_decoder().layers[0]
+    hook = first.mlp.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[:-1].numel()))
     search(model, trie, prompts, 3)
     hook.remove()
-    assert seen == [(3, 7), (3, 3), (3, 3)]
+    assert rows == [7 + 2 + 5, 3 * 3, 3 * 3], "real tokens of the prompts, then one token a beam"
+
+
+def test_of_the_last_layer_only_the_ends_of_the_prompts_are_computed():
+    model, _, trie, prompts = world()
+    rows = []
+    last = model.get_decoder().layers[-1]
+    hook = last.mlp.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[:-1].numel()))
+    search(model, trie, prompts, 1)
+    hook.remove()
+    assert rows == [3, 3, 3]
+
+
+@pytest.mark.parametrize("normalize", KINDS)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_under_prefixes_the_search_is_that_of_the_items_below_them(normalize, depth):
+    model, table, trie, prompts = world(seed=1)
+    dice = np.random.default_rng(depth)
+    prefix, mask = [], torch.ones(3, N, dtype=torch.bool)
+    for user in range(3):
+        codes = table[dice.choice(N, 4, replace=False), :depth]
+        prefix.append(torch.from_numpy(codes))
+        below = (table[:, None, :depth] == codes[None]).all(2).any(1)
+        mask[user, torch.from_numpy(below)] = False
+    under = beam_search(model, *prompt_batch(prompts, 0), trie, TOKENS, N, normalize, prefix)
+    masked = search(model, trie, prompts, N, normalize, mask)
+    assert torch.equal(under.items, masked.items)
+    torch.testing.assert_close(under.scores, masked.scores)
+
+
+def test_prefixes_and_a_mask_hold_together():
+    model, table, trie, prompts = world()
+    prefix = [torch.from_numpy(table[[0, 1, 2], :2])] * 3
+    mask = torch.zeros(3, N, dtype=torch.bool)
+    mask[:, 1] = True
+    found = beam_search(model, *prompt_batch(prompts, 0), trie, TOKENS, N, "vocab", prefix, mask)
+    allowed = {i for i in range(N) if any((table[i, :2] == table[j, :2]).all() for j in range(3))} - {1}
+    for items in found.items.tolist():
+        assert {item for item in items if item >= 0} == allowed
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ([torch.zeros(1, 1)] * 2, "2 tensors for 3 prompts"),
+        ([torch.zeros(1, 3, dtype=torch.int64)] * 3, "1 to 2 codes"),
+        ([torch.zeros(1, 0, dtype=torch.int64)] * 3, "1 to 2 codes"),
+        ([torch.zeros(2, dtype=torch.int64)] * 3, "1 to 2 codes"),
+        ([torch.tensor([[9]])] * 3, r"no item begins with the codes \[9\]"),
+        ([torch.zeros(0, 1, dtype=torch.int64)] * 3, "row 0: every item is masked"),
+    ],
+    ids=["of other users", "whole items", "no codes", "not a table", "of no item", "an empty one"],
+)
+def test_prefixes_that_cannot_be_searched_under_are_refused(prefix, message):
+    model, _, trie, prompts = world()
+    with pytest.raises(InputError, match=message):
+        beam_search(model, *prompt_batch(prompts, 0), trie, TOKENS, 3, "vocab", prefix)
 
 
 def test_lower_precision_around_it_still_gives_float32_scores_near_the_true_ones():

@@ -1,0 +1,128 @@
+"""Several continuations of every prompt, sampled side by side: the prompt is read once, however many there are.
+
+What was sampled stays read: beams may go on from the end of every continuation without reading it again.
+What is sampled is sampled in full vocabulary; what may not be said is named by the caller.
+B prompts, N continuations of each, S tokens of the longest, V vocabulary, d hidden size.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_think.decoding.reading import Reader, reader_of
+from recbole_think.errors import InputError
+from recbole_think.options import check
+
+AFTER = 16  # tokens that may follow a continuation: the codes of an item
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How continuations are drawn."""
+
+    samples: int = 4  # continuations of every prompt
+    max_tokens: int = 64  # of each; one that has not stopped by then is closed with the stop token
+    temperature: float = 1.0  # 0 = the most likely token
+    top_k: int = 0  # of the most likely tokens; 0 = all
+
+    def __post_init__(self):
+        for name in ("samples", "max_tokens"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.temperature >= 0, f"temperature must not be negative, got {self.temperature}")
+        check(self.top_k >= 0, f"top_k must be 0 (all) or more, got {self.top_k}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Continuations, and where the reader stands after each."""
+
+    tokens: Tensor  # int64 [B, N, S], the stop token last, then padding with it
+    lengths: Tensor  # int64 [B, N], tokens of each, the stop token included
+    log_probs: Tensor  # float32 [B, N, S] of each token before temperature and top_k; 0 behind the end
+    closed: Tensor  # bool [B, N], True = it stopped by itself, False = it was closed at the limit
+    hidden: Tensor  # [B * N, 1, d], after the stop token
+    reader: Reader
+    at: Any  # one row per continuation
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    options: SampleOptions,
+    stop: int,
+    generator: torch.Generator,
+    banned: Tensor | None = None,
+) -> Samples:
+    """Draw ``options.samples`` continuations of each prompt.
+
+    Args:
+        model: causal LM.
+        input_ids: int64 [B, T], left-padded.
+        attention_mask: int64 [B, T].
+        options: how to draw.
+        stop: token that ends a continuation.
+        generator: randomness, on the CPU.
+        banned: int64 token ids that are never drawn.
+
+    Raises:
+        InputError: the stop token is banned.
+        FloatingPointError: the model gives logits that are not numbers.
+    """
+    if banned is not None and (banned == stop).any():
+        raise InputError(f"the stop token {stop} is banned: a continuation could never end")
+    reader = reader_of(model, input_ids.shape[1] + options.max_tokens + AFTER)
+    hidden, at = reader.prompts(input_ids, attention_mask)
+    users, count = len(input_ids), options.samples
+    hidden = hidden.expand(-1, count, -1)  # [B, N, d]
+    last = hidden
+    live, closed = torch.ones(users, count, dtype=torch.bool), torch.zeros(users, count, dtype=torch.bool)
+    tokens, log_probs, lengths = [], [], torch.zeros(users, count, dtype=torch.int64)
+    for place in range(options.max_tokens):
+        likely = _log_probs(model, hidden, banned)  # [B, N, V]
+        drawn = _draw(likely, options, generator)
+        closed |= live & (drawn == stop)
+        over = ~live if place + 1 < options.max_tokens else torch.ones_like(live)
+        drawn = drawn.masked_fill(over, stop)
+        tokens.append(drawn)
+        log_probs.append(likely.gather(2, drawn.unsqueeze(2)).squeeze(2).masked_fill(~live, 0.0))
+        lengths += live
+        parent = torch.zeros_like(drawn) if place == 0 else None  # all go off from the prompt, then each by itself
+        hidden, at = reader.step(at, drawn, parent, live)
+        last = torch.where(live.unsqueeze(2).to(hidden.device), hidden, last)
+        live = live & (drawn != stop)
+        if not live.any():
+            break
+    ends = last.flatten(0, 1).unsqueeze(1)
+    return Samples(torch.stack(tokens, 2), lengths, torch.stack(log_probs, 2), closed, ends, reader, reader.opened(at))
+
+
+def _draw(likely: Tensor, options: SampleOptions, generator: torch.Generator) -> Tensor:
+    """One token of each distribution [B, N, V]: int64 [B, N]."""
+    if options.temperature == 0:
+        return likely.argmax(2)
+    flat = likely.flatten(0, 1) / options.temperature
+    if options.top_k:
+        least = flat.topk(min(options.top_k, flat.shape[1])).values[:, -1:]
+        flat = flat.masked_fill(flat < least, -torch.inf)
+    return torch.multinomial(flat.softmax(1), 1, generator=generator).view(likely.shape[:2])
+
+
+def _log_probs(model: Any, hidden: Tensor, banned: Tensor | None) -> Tensor:
+    """Log-probabilities of the next token: float32 [B, N, V], on the CPU."""
+    logits = model.get_output_embeddings()(_at_head(model, hidden)).float().cpu()
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError("the language model gave NaN or infinite logits while sampling")
+    if banned is not None:
+        logits[..., banned] = -torch.inf
+    return logits.log_softmax(2)
+
+
+def _at_head(model: Any, hidden: Tensor) -> Tensor:
+    """Hidden states in the precision the head multiplies in."""
+    if torch.is_autocast_enabled(hidden.device.type):
+        return hidden
+    return hidden.to(next(model.get_output_embeddings().parameters()).dtype)
