@@ -61,7 +61,7 @@ class MaskedReader:
         positions = at.positions.gather(1, chosen)
         out = self.decoder(
             input_ids=tokens.view(batch, -1),
-            attention_mask=_additive(seen),
+            attention_mask=_additive(seen, self.model.dtype),
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
@@ -73,7 +73,7 @@ class MaskedReader:
         return at
 
 
-def _additive(seen: Tensor) -> Tensor:
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """Mask [B, K, positions] as numbers to add, [B, 1, K, positions]: every attention kind reads this form alike."""
-    mask = torch.zeros(seen.shape, device=seen.device)
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill(~seen, torch.finfo(mask.dtype).min).unsqueeze(1)

@@ -132,3 +132,16 @@ def test_a_prompt_longer_than_a_layer_looks_back_is_refused():
 def test_a_backbone_that_caps_its_logits_is_refused():
     with pytest.raises(InputError, match="caps its logits"):
         reader_of(backbone_of("gemma2", WORDS), 10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [2, 40])
+def test_what_is_kept_grows_with_tokens_plus_beams(beams):
+    model = backbone_of("llama", WORDS)
+    reader = reader_of(model, 100)
+    _, at = reader.prompts(*prompt_batch(prompts((50, 50)), 0))
+    parent = torch.zeros(2, beams, dtype=torch.int64)
+    for _ in range(3):
+        _, at = reader.step(at, torch.ones(2, beams, dtype=torch.int64), parent)
+    kept = sum(part.keys.shape[0] * part.keys.shape[2] for part in at.parts[0])
+    assert kept == 2 * 50 + 2 * beams * 3
