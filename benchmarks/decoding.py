@@ -30,6 +30,7 @@ from recbole_think.artifacts import versions, write_json
 from recbole_think.decoding.beam import beam_search
 from recbole_think.decoding.precision import lowered
 from recbole_think.decoding.trie import SidTrie
+from recbole_think.memory import keep_memory
 from recbole_think.prompts.batching import prompt_batch
 from recbole_think.record import hardware
 
@@ -39,6 +40,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def main() -> None:
     """Time both sides in every case and write the table."""
+    keep_memory()
     given = arguments()
     codes = random_codes(given.items, LEVELS, SIZE)
     model, vocabulary = taught_backbone(given.layers, codes, given.backbone)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from recbole_think.errors import InputError
+from recbole_think.memory import keep_memory
 
 USAGE = """\
 python run_recbole_think.py --model=<name> --dataset=<name> [--data_path=<folder>] [options]
@@ -61,6 +62,7 @@ def _run(argv: list[str]) -> int:
         if not options.get(key):
             raise InputError(f"--{key}=<name> is missing; see --help and --list")
     _quiet()
+    keep_memory()
     rest = [word for word in argv if word not in FLAGS and _key(word) not in ("model", "dataset", "config_files")]
     files = str(options.get("config_files", "")).split()
     if "--show_config" in flags:
