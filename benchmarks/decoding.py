@@ -45,7 +45,7 @@ def main() -> None:
     codes = random_codes(given.items, LEVELS, SIZE)
     model, vocabulary = taught_backbone(given.layers, codes, given.backbone)
     prompts = word_prompts(given.users, given.tokens, vocabulary.first)
-    trie, legal = SidTrie(torch.from_numpy(codes.table)), legal_tokens(vocabulary)
+    trie, legal = SidTrie(torch.from_numpy(codes.table)), legal_tokens(vocabulary.item_tokens)
     ids, mask = prompt_batch(prompts, vocabulary.tokenizer.pad_token_id)
     print("| case | ours, s | generate, s | ratio | floor, s | over floor | identical lists | overlap |")
     print("|---|---|---|---|---|---|---|---|")

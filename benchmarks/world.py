@@ -63,10 +63,10 @@ def word_prompts(users: int, tokens: int, below: int, seed: int = 0) -> list[np.
     return [dice.integers(FIRST_WORD, below, length) for length in lengths]
 
 
-def legal_tokens(vocabulary: Vocabulary) -> dict[tuple[int, ...], list[int]]:
-    """A trie as people write it: what may follow each prefix of item tokens."""
+def legal_tokens(item_tokens: Any) -> dict[tuple[int, ...], list[int]]:
+    """A trie as people write it: what may follow each prefix of item tokens, int64 [n, L]."""
     allowed: dict[tuple[int, ...], set[int]] = {}
-    for tokens in vocabulary.item_tokens.tolist():
+    for tokens in item_tokens.tolist():
         for depth, token in enumerate(tokens):
             allowed.setdefault(tuple(tokens[:depth]), set()).add(token)
     return {prefix: sorted(tokens) for prefix, tokens in allowed.items()}

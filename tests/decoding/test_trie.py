@@ -77,3 +77,26 @@ def test_two_items_with_the_same_codes_are_refused_by_their_ids():
 def test_a_table_that_is_no_table_is_refused(codes):
     with pytest.raises(InputError, match="needs codes"):
         SidTrie(codes)
+
+
+def test_a_negative_code_is_refused():
+    with pytest.raises(InputError, match="item 2 has the code -1"):
+        SidTrie(torch.tensor([[0, 1], [-1, 2]]))
+
+
+@pytest.mark.parametrize("n", [1000, 100_000])
+def test_an_item_costs_a_few_bytes_however_many_there_are(n):
+    flat = torch.randperm(1_000_000, generator=torch.Generator().manual_seed(0))[:n]
+    codes = torch.stack([flat // 10_000, flat // 100 % 100, flat % 100], dim=1)
+    trie = SidTrie(codes)
+    assert trie.nbytes <= 25 * n
+    assert sorted(trie.items.tolist()) == list(range(n))
+    leaves = torch.arange(n)
+    assert torch.equal(codes[trie.item(leaves)][:, -1], trie.codes[-1].long())
+
+
+def test_codes_too_large_for_two_bytes_keep_their_value():
+    trie = SidTrie(torch.tensor([[40_000], [7], [70_000]]))
+    child, exists = trie.children(0, torch.zeros(1, 1, dtype=torch.int64))
+    assert trie.codes[0][child][exists].tolist() == [7, 40_000, 70_000]
+    assert trie.item(child[exists]).tolist() == [1, 0, 2]
