@@ -8,14 +8,13 @@ the model's forward pass, probabilities and trie. Writes benchmarks/results/trie
 """
 
 import argparse
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from floor import median_seconds
 from transformers import PrefixConstrainedLogitsProcessor
 from world import legal_tokens, random_codes, taught_backbone, threads, word_prompts
 
@@ -92,10 +91,9 @@ def measure(items: int, given: argparse.Namespace) -> dict[str, Any]:
             "bytes_per_item": trie.nbytes / items,
             "dictionary_bytes_per_item": dictionary_bytes(legal) / items,
             "build_s": build,
-            "trie_s": seconds(expand, given.repeats) / steps,
-            "callbacks_s": seconds(lambda: [legal[prefix] for beams in said for prefix in beams], given.repeats)
-            / steps,
-            "step_s": seconds(step, given.repeats) / steps,
+            "trie_s": median_seconds(expand, given.repeats) / steps,
+            "callbacks_s": median_seconds(lambda: [callback(beams, logits) for beams in said], given.repeats) / steps,
+            "step_s": median_seconds(step, given.repeats) / steps,
         }
 
 
@@ -107,17 +105,6 @@ def nodes_of(trie: SidTrie, codes: torch.Tensor, level: int) -> torch.Tensor:
         match = exists & (trie.codes[above][child] == codes[..., above, None])
         nodes = child.gather(2, match.int().argmax(2, keepdim=True)).squeeze(2)
     return nodes
-
-
-def seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median wall seconds after one call that sets up."""
-    work()
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
 
 
 def dictionary_bytes(legal: dict[tuple[int, ...], list[int]]) -> int:
