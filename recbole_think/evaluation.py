@@ -12,6 +12,7 @@ from recbole.evaluator import Collector
 from recbole.evaluator.register import metrics_dict
 
 from recbole_think.corpus.histories import Histories
+from recbole_think.shards import Keep, ranked_ahead
 
 SAMPLES = 20  # users whose lists are kept to be looked at
 
@@ -95,7 +96,7 @@ def release_own_mask(loader) -> None:
                 loader.uid2history_item[user] = nothing
 
 
-def evaluate(trainer, loader, mask: Histories | None, show_progress: bool = False) -> Scores:
+def evaluate(trainer, loader, mask: Histories | None, show_progress: bool = False, keep: Keep | None = None) -> Scores:
     """Rank the whole catalogue for every user of ``loader`` with RecBole's evaluator.
 
     Args:
@@ -103,10 +104,12 @@ def evaluate(trainer, loader, mask: Histories | None, show_progress: bool = Fals
         loader: validation or test loader.
         mask: items that may not be recommended, or None.
         show_progress: draw a bar with the time left.
+        keep: where a generative model's lists are kept while they are made.
     """
     set_mask(trainer, mask)
     trainer.eval_collector.forget()
-    metrics = trainer.evaluate(loader, load_best_model=False, show_progress=show_progress)
+    with ranked_ahead(trainer.model, loader, keep, show_progress) as ahead:
+        metrics = trainer.evaluate(loader, load_best_model=False, show_progress=show_progress and not ahead)
     lists = trainer.eval_collector.lists
     users, hits = trainer.eval_collector.take()
     metrics = {name: float(value) for name, value in metrics.items()}

@@ -185,7 +185,7 @@ def _evaluate_all(trainer, data: Data, clock, progress: bool) -> dict[str, Score
         with clock(f"evaluate_{name}"):
             # each from the seed, so that it gives the same after a fit, after another one, or alone
             init_seed(trainer.config["seed"], trainer.config["reproducibility"])
-            make = partial(evaluate, trainer, loader, mask, progress)
+            make = partial(evaluate, trainer, loader, mask, progress)  # told last where to keep shards
             scores[name] = resume.evaluated(Path(resume.EVALUATION, f"{name}.json"), made_from, make)
     return scores
 

@@ -5,6 +5,9 @@ Training is the trainer's business. B users, n items without padding, K beams.
 """
 
 import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,6 +28,18 @@ from recbole_think.options import near_hint, read_options
 from recbole_think.prompts.options import OWN
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Users to be ranked for."""
+
+    users: np.ndarray  # int64 [B], RecBole ids
+    prompts: list[np.ndarray]  # of each, int64 token ids
+
+    def rows(self, chosen: list[int]) -> "Asked":
+        """Some of them."""
+        return Asked(self.users[chosen], [self.prompts[row] for row in chosen])
 
 
 class OneRecThink(SequentialRecommender):
@@ -54,7 +69,7 @@ class OneRecThink(SequentialRecommender):
         self.folder, self.cache, self.seed = Path(config["run_folder"]), Path(config["cache_dir"]), config["seed"]
         self.fingerprint = config["data_fingerprint"]
         self.item_mask: Histories | None = None  # set by evaluation.set_mask
-        self._answers = [0, 0]  # illegal, all
+        self.ready: Iterator[tuple[int, list[int]]] | None = None  # user and list of rows ranked ahead
         self.user_field = config["USER_ID_FIELD"]
         self.items = self._read_texts(config, dataset)
         self.profiles = self._read_profiles(config, dataset)
@@ -141,18 +156,18 @@ class OneRecThink(SequentialRecommender):
         return load_backbone(self.options["backbone"], self.cache, [item.text for item in self.items], self.seed)
 
     def _build_language_model(self, language_model, tokenizer) -> None:
-        from recbole_think.decoding.trie import SidTrie
         from recbole_think.itemic.vocabulary import extend_tokenizer, teach_vocabulary
-        from recbole_think.prompts.tasks import recommendation_frame
+        from recbole_think.ranker import Ranker
 
         self.language_model = language_model
         self.vocabulary = extend_tokenizer(tokenizer, self.codes)
         teach_vocabulary(language_model, self.vocabulary, self.codes, [item.text for item in self.items])
-        self.trie = SidTrie(torch.from_numpy(self.codes.table))
-        self.frame = recommendation_frame(tokenizer)
+        self.ranker = Ranker(language_model, self.vocabulary, self.codes, self.options["prompts"].max_history)
 
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Name the best items of every user by beam search: float32 [B, n_items], on the CPU.
+
+        Lists that were ranked ahead (``shards.py``) are looked up.
 
         Raises:
             InputError: a beam search that cannot be made. (``NotImplementedError`` is never let out: RecBole would
@@ -160,15 +175,29 @@ class OneRecThink(SequentialRecommender):
         """
         from recbole_think.decoding.ranking import full_sort_scores
 
-        sequences, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].cpu().numpy()
-        histories = [row[:length] for row, length in zip(sequences, lengths, strict=True)]
         try:
-            ranked = self.recommend(histories, self._mask_of(interaction[self.user_field].cpu().numpy()))
+            ranked = self.rank(self.asked(interaction)) if self.ready is None else self._looked_up(interaction)
         except NotImplementedError as why:
             raise RuntimeError(f"decoding failed: {why}") from why
         return full_sort_scores(ranked, self.n_items)
 
-    @torch.no_grad()
+    def _looked_up(self, interaction) -> list[list[int]]:
+        users = interaction[self.user_field].tolist()
+        found = list(islice(self.ready, len(users)))
+        if [user for user, _ in found] != users:
+            raise RuntimeError("the evaluator asks for other users than were ranked ahead, or in another order")
+        return [items for _, items in found]
+
+    def asked(self, interaction) -> "Asked":
+        """Users and prompts of an interaction of RecBole's."""
+        sequences, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].cpu().numpy()
+        histories = [row[:length] for row, length in zip(sequences, lengths, strict=True)]
+        return Asked(interaction[self.user_field].cpu().numpy(), self.ranker.prompts(histories))
+
+    def rank(self, asked: "Asked") -> list[list[int]]:
+        """Rank items for users of the data set, under the mask of the evaluation: RecBole item ids, best first."""
+        return self._ranked(asked.prompts, lambda rows: self._mask_of(asked.users[rows]))
+
     def recommend(self, histories: list[np.ndarray], mask: torch.Tensor | None = None) -> list[list[int]]:
         """Rank items for each history.
 
@@ -179,41 +208,14 @@ class OneRecThink(SequentialRecommender):
         Returns:
             Per user up to ``decode.num_beams`` RecBole item ids, best first.
         """
-        from recbole_think.decoding.precision import lowered
-        from recbole_think.prompts.batching import token_batches
-        from recbole_think.prompts.tasks import recommendation_prompt
+        return self._ranked(self.ranker.prompts(histories), lambda rows: None if mask is None else mask[rows])
 
-        longest = self.options["prompts"].max_history
-        prompts = [recommendation_prompt(self.frame, self.vocabulary, history[-longest:]) for history in histories]
-        ranked: list[list[int]] = [[] for _ in prompts]
-        decoder = lowered(self.language_model, self._precision())
-        for group in token_batches([len(prompt) for prompt in prompts], self.options["decode"].tokens_per_batch):
-            found = self._search(decoder, [prompts[i] for i in group], None if mask is None else mask[group])
-            for index, items in zip(group, found, strict=True):
-                ranked[index] = items
-        return ranked
-
-    def _search(self, decoder, prompts: list[np.ndarray], mask: torch.Tensor | None) -> list[list[int]]:
-        from recbole_think.decoding.beam import beam_search
-        from recbole_think.decoding.ranking import illegal_answers
-        from recbole_think.prompts.batching import prompt_batch
-
-        options = self.options["decode"]
-        ids, attention = prompt_batch(prompts, self.vocabulary.tokenizer.pad_token_id)
-        beams = min(options.num_beams, self.trie.n)
-        found = beam_search(
-            decoder, ids, attention, self.trie, self.vocabulary.code_tokens, beams, options.normalize, item_mask=mask
-        )
-        illegal, answers = illegal_answers(found.codes, found.items, self.codes.table)
-        self._answers[0] += illegal
-        self._answers[1] += answers
-        return [[item + 1 for item in row if item >= 0] for row in found.items.tolist()]
-
-    def _precision(self) -> torch.dtype:
+    def _ranked(self, prompts: list[np.ndarray], mask_of) -> list[list[int]]:
         from recbole_think.stages.precision import choose
 
-        config = self.language_model.config
-        return choose(self.options["decode"].precision, self.folder, config.hidden_size, config.intermediate_size)
+        config, options = self.language_model.config, self.options["decode"]
+        dtype = choose(options.precision, self.folder, config.hidden_size, config.intermediate_size)
+        return self.ranker.rank(prompts, mask_of, options, dtype)
 
     def _mask_of(self, users: np.ndarray) -> torch.Tensor | None:
         """Turn the histories that may not be repeated into bool [B, n]."""
@@ -225,10 +227,8 @@ class OneRecThink(SequentialRecommender):
         return mask
 
     def take_illegal_rate(self) -> float:
-        """Share of generated answers that name no item, since last asked; the trie makes it 0, the count proves it."""
-        illegal, answers = self._answers
-        self._answers = [0, 0]
-        return illegal / max(answers, 1)
+        """Share of generated answers that name no item, since last asked."""
+        return self.ranker.take_illegal_rate()
 
     def calculate_loss(self, interaction):
         """RecBole's per-batch training is not how the stages train."""

@@ -15,6 +15,7 @@ import torch
 from recbole_think.artifacts import read_json, require_same, write_json
 from recbole_think.errors import InputError
 from recbole_think.evaluation import Scores
+from recbole_think.shards import Keep
 
 FIT = "fit.json"  # its presence means: the fit of a RecBole model is done
 EVALUATION = "evaluation"  # a JSON file per finished evaluation
@@ -73,19 +74,22 @@ def weights_digest(model: torch.nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
-def evaluated(path: Path, made_from: dict[str, str], evaluate: Callable[[], Scores]) -> Scores:
+def evaluated(path: Path, made_from: dict[str, str], evaluate: Callable[[Keep], Scores]) -> Scores:
     """Return the evaluation kept at ``path`` if it has the same origin; else make it and keep it there.
 
     Args:
         path: JSON file.
         made_from: what the outcome depends on besides the configuration: digests of the weights and of the data.
-        evaluate: makes the evaluation.
+        evaluate: makes the evaluation, keeping what takes long where it is told to.
     """
     kept = read_json(path) if path.is_file() else {}
+    keep = Keep(path.with_suffix(".shards"), made_from)
     if kept.get("made_from") == made_from:
+        keep.drop()  # a kill between the record and this leaves them behind
         found = kept["scores"]
         return Scores(**{**found, "users": np.array(found["users"]), "ranks": np.array(found["ranks"], np.int32)})
-    scores = evaluate()
+    scores = evaluate(keep)
     plain = {**vars(scores), "users": scores.users.tolist(), "ranks": scores.ranks.tolist()}
     write_json(path, {"made_from": made_from, "scores": plain})
+    keep.drop()
     return scores

@@ -12,6 +12,7 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_think.prompts.options import OWN
+from recbole_think.shards import ranked_ahead
 from recbole_think.stages.stage import Context, Stage, run_stages
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class ThinkTrainer(Trainer):
             return judge(
                 language_model,
                 self.material(),
-                model.trie,
+                model.ranker.trie,
                 lambda texts: encode(texts, model.options["itemic"].encoder),
             )
 
@@ -133,7 +134,8 @@ class ThinkTrainer(Trainer):
         return general_perplexity(self.model.language_model, self.material(), words_alone)
 
     def _score(self, loader) -> float:
-        score, _ = self._valid_epoch(loader)
+        with ranked_ahead(self.model, loader):
+            score, _ = self._valid_epoch(loader)
         self.eval_collector.forget()
         return score if self.valid_metric_bigger else -score
 

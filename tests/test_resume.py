@@ -124,11 +124,11 @@ def cut_short(monkeypatch, calls: int):
     """Let evaluations after ``calls`` be interrupted; return the list of those that were made."""
     made = []
 
-    def counted(trainer, loader, mask, show_progress):
+    def counted(trainer, loader, mask, show_progress, keep):
         if len(made) == calls:
             raise KeyboardInterrupt
         made.append(loader)
-        return evaluate(trainer, loader, mask, show_progress)
+        return evaluate(trainer, loader, mask, show_progress, keep)
 
     monkeypatch.setattr(experiment, "evaluate", counted)
     return made
@@ -181,8 +181,9 @@ def test_an_evaluation_of_other_weights_or_other_data_is_made_again(tmp_path):
 
     path, calls = tmp_path / "evaluation" / "test.json", []
 
-    def make():
+    def make(keep):
         calls.append(1)
+        keep.opened()
         return Scores(
             {"ndcg@5": 0.1 + 0.2}, {"ndcg@5": 1 / 3}, np.array([4, 2]), np.array([0, 7], np.int32), 0.0, [[3]]
         )
@@ -197,6 +198,7 @@ def test_an_evaluation_of_other_weights_or_other_data_is_made_again(tmp_path):
     resume.evaluated(path, {"weights": "b", "data_fingerprint": "x"}, make)
     resume.evaluated(path, {"weights": "b", "data_fingerprint": "y"}, make)
     assert len(calls) == 3
+    assert [file.name for file in path.parent.iterdir()] == ["test.json"], "shards go once the record is whole"
 
 
 def test_the_digest_of_weights_tells_any_two_apart(tmp_path):

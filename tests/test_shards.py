@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import torch
+
+from recbole_think import shards
+from recbole_think.evaluation import evaluate, set_mask
+from recbole_think.prompts.batching import token_batches
+from recbole_think.shards import Keep, ranked_ahead
+from tests.toy import run_opened, settings, write_toy
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    decode = {"num_beams": 20, "tokens_per_batch": 1}  # every user a batch
+    data = write_toy(folder / "data")
+    given = settings("OneRecThink", data, folder / "run", stages=["recommendation"], decode=decode)
+    return run_opened("OneRecThink", given)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_USERS", 9)
+
+
+def lists(opened, keep=None, model=None):
+    """User and list of every test row, under the test mask."""
+    model = model or opened.trainer.model
+    set_mask(opened.trainer, opened.data.until_test)
+    with ranked_ahead(model, opened.data.test, keep):
+        return list(model.ready)
+
+
+def killed_after(model, count, monkeypatch):
+    """Let the model rank so many shards, then stop."""
+    whole, made = model.rank, []
+
+    def rank(asked):
+        if len(made) == count:
+            raise KeyboardInterrupt
+        made.append(len(asked.users))
+        return whole(asked)
+
+    monkeypatch.setattr(model, "rank", rank)
+    return made
+
+
+def test_ranked_ahead_every_row_has_the_list_it_gets_by_itself(opened):
+    ahead = lists(opened)
+    loader, model = opened.data.test, opened.trainer.model
+    for row, (user, items) in enumerate(ahead):
+        asked = model.asked(loader.collate_fn([row])[0])
+        assert asked.users.tolist() == [user] and model.rank(asked) == [items]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_killed_after_any_shard_an_evaluation_goes_on_to_the_same_lists(opened, tmp_path, monkeypatch, count):
+    whole = lists(opened)
+    model, keep = opened.trainer.model, Keep(tmp_path / "test.shards", {"weights": "a"})
+    model.take_illegal_rate()
+    with monkeypatch.context() as patch:
+        killed_after(model, count, patch)
+        with pytest.raises(KeyboardInterrupt):
+            lists(opened, keep)
+    assert len(list(keep.folder.glob("shard-*"))) == count
+    model.take_illegal_rate()
+    with monkeypatch.context() as patch:
+        made = killed_after(model, 99, patch)
+        assert lists(opened, keep) == whole
+    users = len(whole)
+    assert sum(made) == users - 9 * count, "what was ranked before is not ranked again"
+    illegal, answers = model.ranker.answers
+    assert illegal == 0 and answers == sum(len(items) for _, items in whole), "answers of read shards count as well"
+
+
+def test_shards_of_other_weights_or_data_are_not_read(opened, tmp_path, monkeypatch):
+    whole = lists(opened)
+    lists(opened, Keep(tmp_path / "s", {"weights": "a", "data": "x"}))
+    for other in ({"weights": "b", "data": "x"}, {"weights": "b", "data": "y"}):
+        with monkeypatch.context() as patch:
+            made = killed_after(opened.trainer.model, 99, patch)
+            assert lists(opened, Keep(tmp_path / "s", other)) == whole
+        assert sum(made) == len(whole)
+
+
+def test_metrics_are_the_same_with_lists_ranked_ahead_as_batch_by_batch(opened, monkeypatch):
+    ahead = evaluate(opened.trainer, opened.data.test, opened.data.until_test)
+    monkeypatch.setattr("recbole_think.evaluation.ranked_ahead", lambda *_: ranked_ahead(None, None))
+    plain = evaluate(opened.trainer, opened.data.test, opened.data.until_test)
+    assert ahead.metrics == plain.metrics and ahead.lists == plain.lists
+    assert np.array_equal(ahead.ranks, plain.ranks) and ahead.illegal_rate == 0
+
+
+def test_an_evaluator_that_asks_for_other_users_is_told_so(opened):
+    model, loader = opened.trainer.model, opened.data.test
+    with ranked_ahead(model, loader), pytest.raises(RuntimeError, match="other users than were ranked ahead"):
+        model.full_sort_predict(loader.collate_fn([3, 2])[0])
+
+
+def test_a_score_model_is_left_alone():
+    model = torch.nn.Linear(1, 1)
+    with ranked_ahead(model, None) as ahead:
+        assert not ahead and not hasattr(model, "ready")
+
+
+def test_shards_hold_every_row_once_short_prompts_first_in_whole_batches():
+    lengths = np.random.default_rng(0).integers(1, 40, 100).tolist()
+    cut = shards.shards(lengths, 120)
+    flat = [row for shard in cut for row in shard]
+    assert sorted(flat) == list(range(100)) and [lengths[row] for row in flat] == sorted(lengths)
+    assert flat == [row for batch in token_batches(lengths, 120) for row in batch]
+    assert min(len(shard) for shard in cut[:-1]) >= 9
+    assert shards.shards([], 120) == []
+
+
+def test_by_length_far_less_padding_is_read_than_in_the_order_of_arrival():
+    lengths = np.random.default_rng(0).integers(1, 200, 1000)
+
+    def padded(batches):
+        return sum(max(lengths[batch]) * len(batch) for batch in batches)
+
+    arrival = [list(range(begin, begin + 20)) for begin in range(0, 1000, 20)]
+    assert padded(token_batches(lengths, 2000)) < 1.05 * lengths.sum() < 1.7 * lengths.sum() < padded(arrival)
+
+
+def test_the_order_of_the_users_changes_no_list(opened):
+    model, loader = opened.trainer.model, opened.data.test
+    rows = np.random.default_rng(0).permutation(len(loader.dataset)).tolist()
+    whole = model.rank(model.asked(loader.collate_fn(list(range(len(rows))))[0]))
+    assert model.rank(model.asked(loader.collate_fn(rows)[0])) == [whole[row] for row in rows]
+
+
+def test_the_bar_counts_users_up_to_all_of_them(opened, capsys):
+    set_mask(opened.trainer, opened.data.until_test)
+    with ranked_ahead(opened.trainer.model, opened.data.test, None, True):
+        pass
+    said = capsys.readouterr().err
+    users = len(opened.data.test.dataset)
+    assert f"{users}/{users}" in said and "user" in said
