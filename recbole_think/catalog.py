@@ -37,6 +37,7 @@ CATALOG = {
     "GRU4Rec": Entry(f"{SEQUENTIAL}:GRU4Rec", PLAIN),
     "NARM": Entry(f"{SEQUENTIAL}:NARM", PLAIN),
     "SASRec": Entry(f"{SEQUENTIAL}:SASRec", PLAIN),
+    "SASRecAll": Entry("recbole_think.rivals.sasrec:SASRecAll", "recbole_think.rivals.sasrec:WindowTrainer"),
     "BERT4Rec": Entry(f"{SEQUENTIAL}:BERT4Rec", PLAIN),
     "HGN": Entry(f"{SEQUENTIAL}:HGN", PLAIN),
     "LightSANs": Entry(f"{SEQUENTIAL}:LightSANs", PLAIN),

@@ -125,9 +125,11 @@ def _staged(trainer, data: Data) -> list[dict[str, Any]]:
 
 def _epochs(trainer, data: Data) -> list[dict[str, Any]]:
     """Time a few training batches of a RecBole model; ``epochs`` is what it may train at most."""
-    optimizer, batches = trainer.optimizer, len(data.train)
+    epoch = trainer.batches(0) if hasattr(trainer, "batches") else data.train
+    optimizer, batches = trainer.optimizer, len(epoch)
+    trainer.model.train()
     done, begin = 0, time.perf_counter()
-    for done, interaction in enumerate(data.train):
+    for done, interaction in enumerate(epoch):
         if done == 1:
             begin = time.perf_counter()
         optimizer.zero_grad()
@@ -137,6 +139,7 @@ def _epochs(trainer, data: Data) -> list[dict[str, Any]]:
         optimizer.step()
         if done == BATCHES:
             break
+    trainer.model.eval()
     seconds = (time.perf_counter() - begin) / max(1, done) * batches * trainer.epochs
     validations = trainer.epochs // max(1, trainer.config["eval_step"])
     return [{"stage": f"at most {trainer.epochs} epochs", "tokens": None, "steps": batches * trainer.epochs,

@@ -17,6 +17,7 @@ CATALOGUE = [
     "GRU4Rec",
     "NARM",
     "SASRec",
+    "SASRecAll",
     "BERT4Rec",
     "HGN",
     "LightSANs",

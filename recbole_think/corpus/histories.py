@@ -5,6 +5,7 @@ The loader's own rows are cut to MAX_ITEM_LIST_LENGTH; these histories are whole
 """
 
 import hashlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,3 +100,36 @@ def fingerprint(train: Histories, *held_out: tuple[np.ndarray, np.ndarray], user
     for user in sorted(lines):
         digest.update(f"{user}\t{' '.join(lines[user])}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def windows(
+    histories: Histories, longest: int, generator: np.random.Generator, without: Collection[int] = ()
+) -> Iterator[np.ndarray]:
+    """Cut every history into windows of consecutive items, shuffled; each epoch cuts elsewhere.
+
+    Every transition of a history is in exactly one window: windows share the item they meet at. The first cut is
+    drawn at random, so over epochs an item is predicted from short and long contexts.
+
+    Args:
+        histories: training histories.
+        longest: most items of a window (history and target).
+        generator: randomness of this epoch.
+        without: users left out.
+
+    Yields:
+        int64 [2..longest] RecBole item ids.
+    """
+    spans = []
+    for user in range(1, histories.n_users):
+        begin, end = int(histories.starts[user]), int(histories.starts[user + 1])
+        if end - begin < 2 or user in without:
+            continue
+        cut = end if end - begin <= longest else begin + int(generator.integers(2, longest + 1))
+        while True:
+            spans.append((begin, min(cut, end)))
+            if cut >= end:
+                break
+            begin, cut = cut - 1, cut - 1 + longest
+    for index in generator.permutation(len(spans)):
+        begin, end = spans[index]
+        yield histories.items[begin:end]

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from recbole_think.corpus.histories import Histories
+from recbole_think.corpus.histories import Histories, windows
 from recbole_think.corpus.items import ItemText
 from recbole_think.errors import InputError
 from recbole_think.itemic.vocabulary import Vocabulary
@@ -24,7 +24,7 @@ from recbole_think.prompts.alignment import (
 )
 from recbole_think.prompts.batching import Row, packed_rows
 from recbole_think.prompts.options import TASKS, AlignmentOptions
-from recbole_think.prompts.tasks import Example, recommendation_example, recommendation_frame, windows
+from recbole_think.prompts.tasks import Example, recommendation_example, recommendation_frame
 
 STRETCH = 16_384  # tokens within which rows of different tasks are shuffled
 HELD_OUT_USERS = 64  # at most: enough for a loss

@@ -9,13 +9,11 @@ asks for one, begins at the same place as the answer.
 Knows token ids only; the frame of a chat is rendered once, so no text is tokenised per user.
 """
 
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from recbole_think.corpus.histories import Histories
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.templates import RECOMMENDATION_SYSTEM, RECOMMENDATION_USER
 
@@ -62,36 +60,3 @@ def recommendation_example(frame: np.ndarray, vocabulary: Vocabulary, window: np
     supervised = ids >= vocabulary.first
     supervised[: len(frame) + vocabulary.item_tokens.shape[1]] = False  # nothing comes before the first item
     return Example(ids, supervised)
-
-
-def windows(
-    histories: Histories, longest: int, generator: np.random.Generator, without: Collection[int] = ()
-) -> Iterator[np.ndarray]:
-    """Cut every history into windows of consecutive items, shuffled; each epoch cuts elsewhere.
-
-    Every transition of a history is in exactly one window: windows share the item they meet at. The first cut is
-    drawn at random, so over epochs an item is predicted from short and long contexts.
-
-    Args:
-        histories: training histories.
-        longest: most items of a window (history and target).
-        generator: randomness of this epoch.
-        without: users left out.
-
-    Yields:
-        int64 [2..longest] RecBole item ids.
-    """
-    spans = []
-    for user in range(1, histories.n_users):
-        begin, end = int(histories.starts[user]), int(histories.starts[user + 1])
-        if end - begin < 2 or user in without:
-            continue
-        cut = end if end - begin <= longest else begin + int(generator.integers(2, longest + 1))
-        while True:
-            spans.append((begin, min(cut, end)))
-            if cut >= end:
-                break
-            begin, cut = cut - 1, cut - 1 + longest
-    for index in generator.permutation(len(spans)):
-        begin, end = spans[index]
-        yield histories.items[begin:end]

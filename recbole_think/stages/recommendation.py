@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from recbole_think.corpus.histories import windows
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import Row, packed_rows
-from recbole_think.prompts.tasks import recommendation_example, recommendation_frame, windows
+from recbole_think.prompts.tasks import recommendation_example, recommendation_frame
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import Context, Outcome

@@ -1,0 +1,135 @@
+"""SASRecAll is RecBole's SASRec with a loss at every position, and nothing else."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender import SASRec
+
+from recbole_think.config import ThinkConfig
+from recbole_think.experiment import prepare, run
+from recbole_think.rivals.sasrec import SASRecAll, WindowBatches
+from tests.toy import settings, walks, write_toy
+
+LONGEST = 6
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """RecBole's SASRec and ours on the same weights, and the split they were built for."""
+    given = settings("SASRecAll", write_toy(tmp_path / "data"), tmp_path / "run", MAX_ITEM_LIST_LENGTH=LONGEST,
+                     hidden_dropout_prob=0.0, attn_dropout_prob=0.0, initializer_range=0.3)  # fmt: skip
+    config = ThinkConfig("SASRecAll", "toy", config_dict=given)
+    data = prepare(config)
+    theirs, ours = SASRec(config, data.train.dataset), SASRecAll(config, data.train.dataset)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours, data
+
+
+def rows(*windows):
+    longest = max(len(window) for window in windows)
+    return torch.tensor([[*window, *[0] * (longest - len(window))] for window in windows])
+
+
+def loss_of(model, *windows):
+    model.train()
+    return model.calculate_loss(Interaction({model.ITEM_SEQ: rows(*windows)}))
+
+
+def prefix_losses(model, window):
+    """RecBole's own loss of every prefix of a window, each as the padded row RecBole makes of it."""
+    found = []
+    for length in range(1, len(window)):
+        padded = torch.tensor([[*window[:length], *[0] * (LONGEST - length)]])
+        found.append(model.calculate_loss(Interaction({
+            model.ITEM_SEQ: padded, model.ITEM_SEQ_LEN: torch.tensor([length]),
+            model.POS_ITEM_ID: torch.tensor([window[length]]),
+        })))  # fmt: skip
+    return torch.stack(found)
+
+
+def test_the_same_weights_give_the_same_scores(pair):
+    theirs, ours, data = pair
+    batch, *_ = data.test.collate_fn(list(range(len(data.test.dataset))))
+    with torch.no_grad():
+        assert torch.equal(theirs.eval().full_sort_predict(batch), ours.eval().full_sort_predict(batch))
+    assert list(theirs.state_dict()) == list(ours.state_dict())
+
+
+def test_the_loss_of_a_window_is_the_mean_of_recboles_losses_of_its_prefixes(pair):
+    theirs, ours, _ = pair
+    window = [3, 7, 1, 9, 4, 2, 8]
+    torch.testing.assert_close(loss_of(ours, window), prefix_losses(theirs.train(), window).mean())
+
+
+def test_gradients_are_those_of_the_prefixes(pair):
+    theirs, ours, _ = pair
+    windows = [3, 7, 1, 9, 4, 2, 8], [5, 6, 2]
+    loss_of(ours, *windows).backward()
+    torch.cat([prefix_losses(theirs.train(), window) for window in windows]).mean().backward()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_no_position_sees_the_future(pair):
+    _, ours, _ = pair
+    ours.train()
+    one, other = rows([3, 7, 1, 9]), rows([3, 7, 5, 2])
+    length = torch.ones(1, dtype=torch.int64)
+    before, after = ours(one, length), ours(other, length)
+    torch.testing.assert_close(before[:, :2], after[:, :2])
+    assert not torch.allclose(before[:, 2:], after[:, 2:])
+
+
+def test_padding_changes_nothing_and_a_batch_is_the_mean_of_its_predictions(pair):
+    _, ours, _ = pair
+    long, short = [3, 7, 1, 9, 4], [5, 6]
+    together = loss_of(ours, long, short)
+    torch.testing.assert_close(together, (4 * loss_of(ours, long) + loss_of(ours, short)) / 5)
+
+
+@pytest.mark.parametrize("epoch", range(3))
+def test_an_epoch_trains_every_transition_once(pair, epoch):
+    _, ours, data = pair
+    found = Counter()
+    for batch in WindowBatches(ours, 5, [0, epoch]):
+        for row in batch[ours.ITEM_SEQ].tolist():
+            window = [item for item in row if item]
+            assert 2 <= len(window) <= LONGEST + 1 and row[: len(window)] == window
+            found.update(itertools.pairwise(window))
+    wanted = Counter()
+    for user in range(1, data.histories.n_users):
+        wanted.update(itertools.pairwise(data.histories.of(user).tolist()))
+    assert found == wanted
+
+
+def test_epochs_differ_and_a_seed_repeats(pair):
+    _, ours, _ = pair
+
+    def drawn(epoch):
+        return [batch[ours.ITEM_SEQ].tolist() for batch in WindowBatches(ours, 5, [0, epoch])]
+
+    assert drawn(0) == drawn(0) != drawn(1)
+
+
+def test_windows_of_like_length_go_together(pair):
+    _, ours, _ = pair
+    batches = [batch[ours.ITEM_SEQ] for batch in WindowBatches(ours, 8, [0, 0])]
+    padding = sum(int((batch == 0).sum()) for batch in batches)
+    assert padding < 0.1 * sum(batch.numel() for batch in batches)
+
+
+def test_it_learns_that_one_place_follows_another(tmp_path):
+    histories = {f"u{user}": [f"p{(user + step) % 12}" for step in range(9)] for user in range(36)}
+    given = settings("SASRecAll", write_toy(tmp_path / "data", histories), tmp_path / "run", epochs=30,
+                     hidden_dropout_prob=0.1, attn_dropout_prob=0.1, learning_rate=0.01)  # fmt: skip
+    metrics = run("SASRecAll", "toy", config_dict=given)["metrics"]
+    assert metrics["test"]["mrr@5"] == 1.0
+
+
+def test_the_toy_world_has_histories_longer_than_a_window():
+    assert max(len(visited) for visited in walks().values()) - 2 > LONGEST
+    assert np.isfinite(LONGEST)
