@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
 from recbole_think.prompts.batching import Row, packed_batch
+from recbole_think.stages.attention import folded
 from recbole_think.stages.checkpoints import last_checkpoint, spacing, whole_checkpoint
 from recbole_think.stages.compiling import compiled, worth_it
 from recbole_think.stages.loss import token_loss
@@ -79,7 +80,8 @@ def train(
     """
     set_seed(context.seed)
     folder = context.folder / name
-    with disk_guard(folder), compiled(context.model, worth_it(options.compile, context.model, plan.tokens)) as eager:
+    compiling = worth_it(options.compile, context.model, plan.tokens)
+    with disk_guard(folder), folded(context.model), compiled(context.model, compiling) as eager:
         best = BestWeights(context, eager(validate), options.validations, folder, len(plan))
         trainer = TokenTrainer(
             model=context.model,
@@ -116,7 +118,10 @@ def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan
         options=options,
     )  # fmt: skip
     use_bar(trainer, name, shown=False)
-    with compiled(context.model, options.compile == "always"):  # a moment is too short for ``auto``
+    with (
+        folded(context.model),
+        compiled(context.model, options.compile == "always"),
+    ):  # a moment is too short for ``auto``
         trainer.train()
     done = len(watch.ends)
     spent = watch.ends[-1] - (watch.ends[0] if done > 1 else watch.begin)
