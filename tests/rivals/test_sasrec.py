@@ -188,8 +188,8 @@ def test_it_learns_that_one_place_follows_another(loss, masked, tmp_path):
     # the binary loss never holds what a window met against it, so it ranks the past high: it is for masked lists
     histories = {f"u{user}": [f"p{(user + step) % 12}" for step in range(9)] for user in range(36)}
     data = write_toy(tmp_path / "data", histories)
-    given = settings("SASRecAll", data, tmp_path / "run", epochs=40, loss_type=loss,
-                     mask_history=masked, hidden_dropout_prob=0.1, attn_dropout_prob=0.1, learning_rate=0.01)  # fmt: skip
+    given = settings("SASRecAll", data, tmp_path / "run", epochs=40, loss_type=loss, mask_history=masked,
+                     hidden_dropout_prob=0.1, attn_dropout_prob=0.1, learning_rate=0.01)  # fmt: skip
     metrics = run("SASRecAll", "toy", config_dict=given)["metrics"]
     assert metrics["test"]["mrr@5"] == 1.0
 
