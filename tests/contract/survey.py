@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "models.md"
 SECONDS = 60
 RECBOLE = Path(str((spec := find_spec("recbole")) and spec.origin)).parent
-NAMES = sorted({*CATALOG, *recbole_names()} - {"OneRecThink"}, key=str.lower)
+OURS = {"OneRecThink", "SASRecAll"}  # RecBole has no model of these names
+NAMES = sorted({*CATALOG, *recbole_names()} - OURS, key=str.lower)
 
 FOLDERS = {
     "general_recommender": "general",

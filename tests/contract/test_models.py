@@ -15,6 +15,7 @@ from recbole_think.catalog import CATALOG
 from recbole_think.errors import InputError
 from recbole_think.evaluation import evaluate, set_mask
 from recbole_think.experiment import run
+from tests.contract import survey
 from tests.toy import N_ITEMS, POPULAR, SMALL, TOPK, Opened, run_opened, settings, title, walks, write_toy
 
 KEYS = {
@@ -75,6 +76,12 @@ def is_ranking_of(items: torch.Tensor, scores: torch.Tensor) -> bool:
 
 def test_the_contract_covers_the_whole_catalog_but_for_chance():
     assert set(SMALL) | {"Random"} == set(CATALOG)
+
+
+def test_the_page_of_models_has_a_row_for_each_of_recboles_and_marks_the_tested_ones():
+    rows = survey.read_rows()
+    assert list(rows) == survey.NAMES
+    assert {name for name, row in rows.items() if "(tested)" in row} == set(SMALL) - survey.OURS
 
 
 def test_chance_is_masked_and_split_like_any_model(toy_path, tmp_path, monkeypatch):
