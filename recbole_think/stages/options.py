@@ -106,12 +106,16 @@ class RecommendationOptions(WeightOptions):
 
     block: ClassVar[str] = "recommendation"
 
-    epochs: int = 3
+    hidden_dropout: float = 0.3  # on what each sublayer of a layer adds
+    attention_dropout: float = 0.3  # on attention weights
+    epochs: int = 8
     tokens: int = 0  # at most this many are read; 0 = all of the epochs
     valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
 
     def __post_init__(self):
         super().__post_init__()
         self._check(self.epochs >= 1, "epochs", "must be at least 1")
+        for name in ("hidden_dropout", "attention_dropout"):
+            self._check(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
         self._check(self.tokens >= 0, "tokens", "must be 0 (no limit) or more")
         self._check(self.valid_users >= 0, "valid_users", "must be 0 (all) or more")
