@@ -119,6 +119,12 @@ def test_an_epoch_trains_every_transition_once(pair, epoch):
     assert found == wanted
 
 
+def test_windows_are_as_long_as_the_model_reads_so_every_position_is_trained(pair):
+    _, ours, data = pair
+    longest = max(batch[ours.ITEM_SEQ].shape[1] for batch in WindowBatches(ours, 5, [0, 0]))
+    assert longest == LONGEST + 1 < max(len(data.histories.of(user)) for user in range(data.histories.n_users))
+
+
 def test_epochs_differ_and_a_seed_repeats(pair):
     _, ours, _ = pair
 
