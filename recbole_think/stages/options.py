@@ -106,6 +106,7 @@ class RecommendationOptions(WeightOptions):
 
     block: ClassVar[str] = "recommendation"
 
+    dropout: float = 0.3
     hidden_dropout: float = 0.3  # on what each sublayer of a layer adds
     attention_dropout: float = 0.3  # on attention weights
     epochs: int = 8
