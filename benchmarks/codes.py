@@ -22,7 +22,7 @@ from recbole_think.folder import cache_dir
 from recbole_think.itemic.build import codes_of, item_vectors
 from recbole_think.itemic.codes import health
 from recbole_think.itemic.options import METHODS, ItemicOptions
-from recbole_think.model import item_file
+from recbole_think.model import atomic_file
 from recbole_think.options import read_options
 from recbole_think.record import hardware
 
@@ -59,7 +59,7 @@ def texts(config, data):
     """Read item texts and categories in RecBole's order."""
     dataset = data.train.dataset
     raw_ids = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
-    items, _ = read_items(item_file(config), dataset.iid_field, raw_ids)
+    items, _ = read_items(atomic_file(config, "item"), dataset.iid_field, raw_ids)
     return items, [item.category for item in items]
 
 

@@ -4,7 +4,8 @@
 
 The peer is the usual one in the same run: a Python dictionary from prefix to legal tokens, asked by a callback for
 every beam of every step (transformers' PrefixConstrainedLogitsProcessor). "Step" is a whole decode step of all beams:
-the model's forward pass, probabilities and trie. Writes benchmarks/results/trie.json.
+the model's forward pass, probabilities and trie under a history mask; "mask" is paid once a search.
+Writes benchmarks/results/trie.json.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from transformers import PrefixConstrainedLogitsProcessor
 from world import legal_tokens, random_codes, taught_backbone, threads, word_prompts
 
 from recbole_think.artifacts import versions, write_json
+from recbole_think.decoding.allowed import Allowed
 from recbole_think.decoding.beam import Search
 from recbole_think.decoding.reading import reader_of
 from recbole_think.decoding.trie import SidTrie
@@ -27,6 +29,7 @@ from recbole_think.prompts.batching import prompt_batch
 from recbole_think.record import hardware
 
 LEVELS, SIZE, CATALOGUES = 4, 256, (10_000, 1_000_000)
+MASKED = 50  # items of a history
 
 
 def main() -> None:
@@ -37,10 +40,12 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
     found = {items: measure(items, given) for items in CATALOGUES}
-    print("| items | bytes an item | dictionary | build, s | trie of a step, ms | callbacks, ms | step, ms |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| items | bytes an item | dictionary | build, s | trie of a step, ms | callbacks, ms | mask, ms | step, ms |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for items, row in found.items():
-        times = " | ".join(f"{1e3 * row[name]:.2f}" for name in ("trie_s", "callbacks_s", "step_s"))
+        times = " | ".join(f"{1e3 * row[name]:.2f}" for name in ("trie_s", "callbacks_s", "mask_s", "step_s"))
         sizes = f"{row['bytes_per_item']:.1f} | {row['dictionary_bytes_per_item']:.0f}"
         print(f"| {items:,} | {sizes} | {row['build_s']:.2f} | {times} |")
     small, large = (found[items]["step_s"] for items in CATALOGUES)
@@ -66,6 +71,9 @@ def measure(items: int, given: argparse.Namespace) -> dict[str, Any]:
     dice = torch.Generator().manual_seed(0)
     rows = torch.randint(items, (given.users, given.beams), generator=dice)
     said = [item_tokens[rows.flatten(), :level] for level in range(1, LEVELS)]  # per level [B * K, level]
+    mask_of_items = torch.zeros(given.users, items, dtype=torch.bool)
+    mask_of_items[:, torch.randint(items, (MASKED,), generator=dice)] = True
+    allowed = Allowed(trie, mask_of_items)
     callback = PrefixConstrainedLogitsProcessor(lambda _, beam: legal[tuple(beam.tolist())], given.beams)
     logits = torch.zeros(rows.numel(), vocabulary.first + LEVELS * SIZE)
     with torch.no_grad():
@@ -76,6 +84,7 @@ def measure(items: int, given: argparse.Namespace) -> dict[str, Any]:
         def expand() -> None:
             for level, nodes in enumerate(places, start=1):
                 child, _ = trie.children(level, nodes)
+                allowed.alive(level + 1, child)
                 trie.codes[level][child].long()
 
         def step() -> None:
@@ -83,7 +92,7 @@ def measure(items: int, given: argparse.Namespace) -> dict[str, Any]:
             for level, nodes in enumerate(places, start=1):
                 tokens = item_tokens[rows][..., level - 1]
                 hidden, where = reader.step(where, tokens, chosen)
-                search.expand(level, nodes, hidden, None)
+                search.expand(level, nodes, hidden, allowed)
                 chosen = torch.arange(given.beams).expand_as(parent)
 
         steps = LEVELS - 1
@@ -93,6 +102,7 @@ def measure(items: int, given: argparse.Namespace) -> dict[str, Any]:
             "build_s": build,
             "trie_s": median_seconds(expand, given.repeats) / steps,
             "callbacks_s": median_seconds(lambda: [callback(beams, logits) for beams in said], given.repeats) / steps,
+            "mask_s": median_seconds(lambda: Allowed(trie, mask_of_items), given.repeats),
             "step_s": median_seconds(step, given.repeats) / steps,
         }
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; return the exit code."""
     try:
         return _run(list(argv))
-    except InputError as why:
+    except (InputError, FloatingPointError) as why:  # numbers that ran away are mended by settings, too
         sys.stderr.write(f"error: {why}\n")
         return 2
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """The one error a person at the keyboard can cause, and can mend.
 
-The command line turns it into one message and exit code 2; every other exception is a bug of ours and keeps
-its traceback.
+The command line turns it into one message and exit code 2, and FloatingPointError (training that ran away) likewise;
+every other exception is a bug of ours and keeps its traceback.
 """
 
 

@@ -226,6 +226,15 @@ def test_an_interruption_says_how_to_go_on(capsys, monkeypatch):
     assert "the same command goes on" in capsys.readouterr().err
 
 
+def test_numbers_that_ran_away_are_told_in_one_line(capsys, monkeypatch):
+    def ran_away(*_, **__):
+        raise FloatingPointError("stage recommendation, step 7: the loss is nan")
+
+    monkeypatch.setattr("recbole_think.experiment.run", ran_away)
+    assert main(SAS) == 2
+    assert capsys.readouterr().err.endswith("error: stage recommendation, step 7: the loss is nan\n")
+
+
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError

@@ -1,12 +1,13 @@
 """Which code may follow: an exact prefix trie over the whole catalogue, in flat arrays.
 
 Takes int64 codes [n, L]; row r is the item with RecBole id r + 1. Items sorted by code make every node a range of
-sorted items and its children a run of nodes one level down, so expansion is two gathers and masking is a cumulative
-sum. (The official code keeps only "which token may follow which": on Beauty that admits 1,273 times too many strings.)
+sorted places and its children a run of nodes one level down, so expansion is two gathers. (The official code keeps
+only "which token may follow which": on Beauty that admits 1,273 times too many strings.)
 
 B users, K beams, C largest number of children on a level, L levels.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,40 +29,34 @@ class SidTrie:
         if codes.ndim != 2 or not len(codes):
             raise InputError(f"a trie needs codes [n, L], got shape {tuple(codes.shape)}")
         self.n, self.levels = codes.shape
-        if int(codes.min()) < 0:
-            row = int((codes < 0).any(1).nonzero()[0])
-            raise InputError(f"item {row + 1} has the code {int(codes.min())}: codes count from 0")
-        order = _lexicographic(codes)
-        ordered = codes[order]
-        doubled = (ordered[1:] == ordered[:-1]).all(1)
-        if doubled.any():
-            pair = order[int(doubled.nonzero()[0]) :][:2].tolist()
-            raise InputError(
-                f"items {pair[0] + 1} and {pair[1] + 1} have the same codes; set itemic.collisions=reassign"
-            )
-        self.items = order.int()  # int32 [n], row of the catalogue at each sorted place
+        columns = _narrow(codes)  # [L, n]
+        order = np.lexsort(columns[::-1])  # by first code, then second, and so on; equal rows keep their order
+        self.items = torch.from_numpy(order.astype(np.int32))  # int32 [n], row of the catalogue at each sorted place
+        self.places = torch.empty_like(self.items)  # int32 [n], sorted place of each row
+        self.places[self.items.long()] = torch.arange(self.n, dtype=torch.int32)
         self.codes: list[Tensor] = []  # per level d >= 1, int16 or int32 [nodes]: last code of each node
-        # per level d < L, int32 [nodes + 1]: range of sorted items; the leaves are the sorted items themselves
-        self.starts: list[Tensor] = [torch.tensor([0, self.n], dtype=torch.int32)]
-        self.first_child: list[Tensor] = []  # per level d < L, int32 [nodes + 1]; of level L - 1 it is its starts
-        new = torch.zeros(self.n, dtype=torch.bool)
+        # per level d < L, int32 [nodes + 1]; the leaves are the sorted places themselves
+        self.first_child: list[Tensor] = []
+        new = np.zeros(self.n, dtype=bool)
         new[0] = True
-        for level in range(self.levels):
-            column = ordered[:, level]
+        above = new.nonzero()[0]
+        for column in columns:
+            column = column[order]
             new[1:] |= column[1:] != column[:-1]
-            begins = new.nonzero().squeeze(1).int()
-            self.codes.append(_narrow(column[begins.long()]))
-            if level + 1 < self.levels:
-                self.first_child.append(torch.searchsorted(begins, self.starts[-1]).int())
-                self.starts.append(torch.cat([begins, self.starts[0][1:]]))
-        self.first_child.append(self.starts[-1])
+            begins = new.nonzero()[0]
+            self.codes.append(torch.from_numpy(column[begins]))
+            first = np.append(np.searchsorted(begins, above), len(begins))
+            self.first_child.append(torch.from_numpy(first.astype(np.int32)))
+            above = begins
+        if len(above) < self.n:
+            one, other = order[np.flatnonzero(~new)[0] - 1 :][:2] + 1
+            raise InputError(f"items {one} and {other} have the same codes; set itemic.collisions=reassign")
         self._widest = [int(first.diff().max()) for first in self.first_child]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        held = {id(array): array.nbytes for array in (self.items, *self.codes, *self.starts, *self.first_child)}
-        return sum(held.values())
+        return sum(array.nbytes for array in (self.items, self.places, *self.codes, *self.first_child))
 
     def widest(self, level: int) -> int:
         """Largest number of children of a node on ``level``."""
@@ -83,40 +78,22 @@ class SidTrie:
         exists = child < end
         return torch.where(exists, child, begin), exists
 
-    def free_before(self, item_mask: Tensor) -> Tensor:
-        """Count the items that may be named before each sorted place: bool [B, n] -> int32 [B, n + 1]."""
-        free = ~item_mask[:, self.items.long()]
-        return torch.nn.functional.pad(free.cumsum(1, dtype=torch.int32), (1, 0))
-
-    def alive(self, level: int, nodes: Tensor, free_before: Tensor) -> Tensor:
-        """Tell which nodes [B, ...] of ``level`` still lead to an item that may be named: bool, same shape."""
-        begin, end = self._span(level, nodes.reshape(len(nodes), -1))
-        left = free_before.gather(1, end) - free_before.gather(1, begin)
-        return (left > 0).reshape(nodes.shape)
-
-    def spans(self, level: int, nodes: Tensor) -> Tensor:
-        """Range of sorted places below each node of ``level``: int64 [m] -> [m, 2]."""
-        return torch.stack(self._span(level, nodes), dim=1)
-
-    def _span(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        if level == self.levels:  # a leaf is its own place
-            return nodes, nodes + 1
-        starts = self.starts[level]
-        return starts[nodes].long(), starts[nodes + 1].long()
+    def span(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Sorted places below nodes of ``level``: first, and first behind them, int64 in the shape of ``nodes``."""
+        begin, end = nodes, nodes + 1
+        for first in self.first_child[level:]:
+            begin, end = first[begin].long(), first[end].long()
+        return begin, end
 
     def item(self, leaves: Tensor) -> Tensor:
         """Catalogue rows of nodes of the last level: int64."""
         return self.items[leaves].long()
 
 
-def _narrow(codes: Tensor) -> Tensor:
-    """Codes in the smallest integers that hold them."""
-    return codes.to(torch.int16 if int(codes.max()) < 2**15 else torch.int32)
-
-
-def _lexicographic(codes: Tensor) -> Tensor:
-    """Order of the rows by first code, then second, and so on; equal rows keep their order."""
-    order = torch.arange(len(codes))
-    for level in range(codes.shape[1] - 1, -1, -1):
-        order = order[codes[order, level].argsort(stable=True)]
-    return order
+def _narrow(codes: Tensor) -> np.ndarray:
+    """Codes level by level, in the smallest integers that hold them: [L, n]."""
+    if int(codes.min()) < 0:
+        row = int((codes < 0).any(1).nonzero()[0])
+        raise InputError(f"item {row + 1} has the code {int(codes[row].min())}: codes count from 0")
+    kind = torch.int16 if int(codes.max()) < 2**15 else torch.int32
+    return codes.T.to("cpu", kind).contiguous().numpy()

@@ -91,6 +91,7 @@ class CodeHead(nn.Module):
         self.text = text
         self.rows = rows  # [n_codes, d], the input rows themselves where the backbone ties its embeddings
         self.first = first
+        self._cast: tuple[tuple, Tensor] | None = None  # frozen words in another precision, and what they were made of
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits of the whole vocabulary: [..., d] -> [..., first + n_codes]."""
@@ -108,6 +109,21 @@ class CodeHead(nn.Module):
         rows = hidden if on else hidden.to(next(self.text.parameters()).dtype)
         words = [self.text(part)[..., : self.first].float().logsumexp(-1) for part in rows.split(WORD_ROWS)]
         return torch.logaddexp(torch.cat(words), codes)
+
+    def words(self, dtype: torch.dtype) -> Tensor | None:
+        """Rows of words in some precision, [first, d]; None if the backbone's head is not such rows alone.
+
+        Frozen rows are cast once and kept: autocast would cast them at every use.
+        """
+        if type(self.text) is not nn.Linear or self.text.bias is not None:
+            return None
+        weight = self.text.weight.detach()[: self.first]
+        if weight.dtype == dtype or self.text.weight.requires_grad:
+            return weight.to(dtype)
+        made_of = (dtype, weight.device, weight.data_ptr(), weight._version)  # a version is counted up by every change
+        if self._cast is None or self._cast[0] != made_of:
+            self._cast = (made_of, weight.to(dtype))
+        return self._cast[1]
 
     def code_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Logits of some itemic tokens: [..., d] -> float32 [..., len(tokens)], whatever the precision around it."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recbole_think.prompts.batching import IGNORED
+from recbole_think.stages.cross_entropy import vocabulary_loss
 
 
 def token_loss(model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float) -> Tensor:
@@ -27,8 +28,7 @@ def token_loss(model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropo
     hidden, targets, plain = _supervised(model, batch, dropout)
     head, total = model.get_output_embeddings(), torch.zeros((), device=hidden.device)
     if plain.any():
-        logits = head(hidden[plain]).float()  # [N_plain, words + codes]
-        total = total + functional.cross_entropy(logits, targets[plain], reduction="sum")
+        total = total + vocabulary_loss(head, hidden[plain], targets[plain])
     for tokens in code_tokens:
         of_level = ~plain & (targets >= tokens[0]) & (targets <= tokens[-1])
         logits = head.code_logits(hidden[of_level], tokens)  # float32 [N_level, S]
@@ -48,9 +48,7 @@ def perplexity(model, batches: Iterable[dict[str, Tensor]], words_alone: bool) -
     total, count = 0.0, 0
     for batch in batches:
         hidden, targets, _ = _supervised(model, batch, 0.0)
-        head = model.get_output_embeddings()
-        logits = head.text(hidden)[..., : head.first] if words_alone else head(hidden)
-        total += float(functional.cross_entropy(logits.float(), targets, reduction="sum"))
+        total += float(vocabulary_loss(model.get_output_embeddings(), hidden, targets, words_alone))
         count += len(targets)
     return math.exp(total / count)
 

@@ -7,6 +7,7 @@ from recbole_think.options import check
 from recbole_think.prompts.options import TASKS
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+COMPILE = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class TrainingOptions:
     validations: int = 3  # evenly spaced, the last after the last step; the best one's weights are kept
     checkpoints: int = 4  # evenly spaced points an interrupted run can go on from
     precision: str = "auto"  # auto = bfloat16 where measured faster
+    compile: str = "auto"  # decoder layers through torch.compile; auto = where the stage is long enough to earn it back
 
     def __post_init__(self):
         self._check(self.max_grad_norm > 0, "max_grad_norm", "must be positive")
@@ -34,6 +36,7 @@ class TrainingOptions:
         self._check(0 <= self.warmup < 1, "warmup", "is a share of the steps")
         self._check(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
         self._check(self.precision in PRECISIONS, "precision", f"must be one of {PRECISIONS}")
+        self._check(self.compile in COMPILE, "compile", f"must be one of {COMPILE}")
 
     def _check(self, condition: bool, name: str, what: str) -> None:
         check(condition, f"{self.block}.{name} {what}, got {getattr(self, name)!r}")
@@ -103,12 +106,16 @@ class RecommendationOptions(WeightOptions):
 
     block: ClassVar[str] = "recommendation"
 
-    epochs: int = 3
+    hidden_dropout: float = 0.3  # on what each sublayer of a layer adds
+    attention_dropout: float = 0.3  # on attention weights
+    epochs: int = 8
     tokens: int = 0  # at most this many are read; 0 = all of the epochs
     valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
 
     def __post_init__(self):
         super().__post_init__()
         self._check(self.epochs >= 1, "epochs", "must be at least 1")
+        for name in ("hidden_dropout", "attention_dropout"):
+            self._check(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
         self._check(self.tokens >= 0, "tokens", "must be 0 (no limit) or more")
         self._check(self.valid_users >= 0, "valid_users", "must be 0 (all) or more")

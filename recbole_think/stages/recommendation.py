@@ -5,7 +5,8 @@ all training histories, loss on itemic tokens alone, and a softmax over the code
 whole vocabulary, since a trie will never let a word follow there. Word rows stay frozen.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from recbole_think.errors import InputError
 from recbole_think.prompts.batching import Row, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame
 from recbole_think.stages.adapters import adapted
+from recbole_think.stages.dropping import dropping
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import Context, Outcome
 from recbole_think.stages.training import BatchPlan, freeze_words, into_batches, train
@@ -49,10 +51,13 @@ class Recommendation:
             batches = batches[: max(1, int((read <= options.tokens).sum()))]
         return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
 
-    def learning(self, model: Any) -> AbstractContextManager:
-        """Let everything learn but the rows of words, or adapters in its place."""
+    @contextmanager
+    def learning(self, model: Any) -> Iterator[None]:
+        """Let everything learn but the rows of words, or adapters in its place; dropout in the layers."""
+        options = self.options
         freeze_words(model)
-        return adapted(model, self.options.lora_rank)
+        with adapted(model, options.lora_rank), dropping(model, options.hidden_dropout, options.attention_dropout):
+            yield
 
     def run(self, context: Context) -> Outcome:
         """Fine-tune on every transition of the training histories; keep the weights validation liked best."""

@@ -17,7 +17,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
 from recbole_think.prompts.batching import Row, packed_batch
+from recbole_think.stages.attention import folded
 from recbole_think.stages.checkpoints import last_checkpoint, spacing, whole_checkpoint
+from recbole_think.stages.compiling import compiled, worth_it
 from recbole_think.stages.loss import token_loss
 from recbole_think.stages.options import TrainingOptions, WeightOptions
 from recbole_think.stages.precision import choose
@@ -78,19 +80,20 @@ def train(
     """
     set_seed(context.seed)
     folder = context.folder / name
-    best = BestWeights(context, validate, options.validations, folder, len(plan))
-    trainer = TokenTrainer(
-        model=context.model,
-        args=arguments(options, context, folder, len(plan)),
-        train_dataset=plan,
-        data_collator=lambda batches: batches[0],  # a planned batch is already whole
-        callbacks=[best],
-        vocabulary=context.vocabulary,
-        stage=name,
-        options=options,
-    )
-    use_bar(trainer, name, context.show_progress)
-    with disk_guard(folder):
+    compiling = worth_it(options.compile, context.model, plan.tokens)
+    with disk_guard(folder), folded(context.model), compiled(context.model, compiling) as eager:
+        best = BestWeights(context, eager(validate), options.validations, folder, len(plan))
+        trainer = TokenTrainer(
+            model=context.model,
+            args=arguments(options, context, folder, len(plan)),
+            train_dataset=plan,
+            data_collator=lambda batches: batches[0],  # a planned batch is already whole
+            callbacks=[best],
+            vocabulary=context.vocabulary,
+            stage=name,
+            options=options,
+        )
+        use_bar(trainer, name, context.show_progress)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     load_weights(context.model, load_tensors(folder / BEST))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
@@ -115,7 +118,11 @@ def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan
         options=options,
     )  # fmt: skip
     use_bar(trainer, name, shown=False)
-    trainer.train()
+    with (
+        folded(context.model),
+        compiled(context.model, options.compile == "always"),
+    ):  # a moment is too short for ``auto``
+        trainer.train()
     done = len(watch.ends)
     spent = watch.ends[-1] - (watch.ends[0] if done > 1 else watch.begin)
     read = plan.batches[1:done] if done > 1 else plan.batches[:1]

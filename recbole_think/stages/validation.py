@@ -41,7 +41,13 @@ class BestWeights(TrainerCallback):
             return
         model = self.context.model
         model.eval()
-        found = self.validate()
+        try:
+            found = self.validate()
+        except FloatingPointError as why:
+            raise FloatingPointError(
+                f"stage {self.stage}, step {state.global_step}: {why}; the last good checkpoint is kept; lower the "
+                f"learning rates of block {self.stage} and run again"
+            ) from why
         model.train()
         self.context.scalar(f"{self.stage}/valid", found, state.global_step)
         log.info("stage %s, step %d of %d: validation %.4f", self.stage, state.global_step, state.max_steps, found)

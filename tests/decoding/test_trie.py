@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
+from recbole_think.decoding.allowed import Allowed
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 from tests.small import distinct_codes
@@ -42,29 +45,53 @@ def test_a_leaf_is_the_item_with_its_codes(n, sizes, seed):
 
 
 @pytest.mark.parametrize(("n", "sizes", "seed"), TABLES)
-def test_a_node_is_alive_while_one_of_its_items_may_be_named(n, sizes, seed):
+def test_the_span_of_a_node_holds_the_items_below_it_and_no_other(n, sizes, seed):
     table, trie = random_trie(n, sizes, seed)
-    mask = torch.from_numpy(np.random.default_rng(seed).random((3, n)) < 0.7)
-    mask[0], mask[1] = False, True
-    free = trie.free_before(mask)
+    assert torch.equal(trie.places[trie.items.long()], torch.arange(n, dtype=torch.int32))
     for level in range(len(sizes) + 1):
         nodes = prefixes(table, level)
-        alive = trie.alive(level, torch.arange(len(nodes)).expand(3, -1), free)
-        for user in range(3):
+        begin, end = trie.span(level, torch.arange(len(nodes)))
+        for node, first, behind in zip(nodes, begin.tolist(), end.tolist(), strict=True):
+            wanted = [row for row in range(n) if tuple(table[row, :level]) == node]
+            assert sorted(trie.items[first:behind].tolist()) == wanted
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize(("n", "sizes", "seed"), TABLES)
+def test_a_node_is_alive_while_one_of_its_items_may_be_named(n, sizes, seed, share):
+    table, trie = random_trie(n, sizes, seed)
+    mask = torch.from_numpy(np.random.default_rng(seed).random((5, n)) < share)
+    mask[1], mask[2] = False, True
+    allowed = Allowed(trie, mask)
+    for level in range(len(sizes) + 1):
+        nodes = prefixes(table, level)
+        alive = allowed.alive(level, torch.arange(len(nodes)).expand(5, -1))
+        for user in range(5):
             open_items = [tuple(table[item]) for item in range(n) if not mask[user, item]]
             assert alive[user].tolist() == [any(item[:level] == node for item in open_items) for node in nodes]
 
 
 def test_alive_keeps_the_shape_it_is_asked_in():
     _, trie = random_trie(20, (4, 4, 4), 0)
-    free = trie.free_before(torch.zeros(2, 20, dtype=torch.bool))
-    assert trie.alive(1, torch.zeros(2, 3, 4, dtype=torch.int64), free).shape == (2, 3, 4)
+    allowed = Allowed(trie, torch.zeros(2, 20, dtype=torch.bool))
+    assert allowed.alive(1, torch.zeros(2, 3, 4, dtype=torch.int64)).shape == (2, 3, 4)
 
 
-def test_free_before_counts_items_in_sorted_order():
-    trie = SidTrie(torch.tensor([[1, 0], [0, 1], [0, 0]]))  # sorted: items 3, 2, 1
-    free = trie.free_before(torch.tensor([[False, False, True]]))  # item 3 is masked
-    assert free.tolist() == [[0, 0, 1, 2]]
+@pytest.mark.parametrize("masked", [50, 99_950])
+def test_what_is_masked_costs_by_the_length_of_a_history_not_by_the_catalogue(masked):
+    _, trie = random_trie(100_000, (64, 64, 64), 0)
+    mask = torch.zeros(4, trie.n, dtype=torch.bool)
+    mask[:, torch.randperm(trie.n, generator=torch.Generator().manual_seed(0))[:masked]] = True
+    assert len(Allowed(trie, mask).listed) == 4 * 50
+
+
+def test_building_needs_little_beside_the_trie():
+    codes = torch.from_numpy(distinct_codes(100_000, (64, 64, 64)))
+    tracemalloc.start()
+    trie = SidTrie(codes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * trie.nbytes
 
 
 def test_two_items_with_the_same_codes_are_refused_by_their_ids():
@@ -81,7 +108,7 @@ def test_a_table_that_is_no_table_is_refused(codes):
 
 def test_a_negative_code_is_refused():
     with pytest.raises(InputError, match="item 2 has the code -1"):
-        SidTrie(torch.tensor([[0, 1], [-1, 2]]))
+        SidTrie(torch.tensor([[0, 1], [-1, 2], [-7, 0]]))
 
 
 @pytest.mark.parametrize("n", [1000, 100_000])

@@ -346,6 +346,14 @@ def test_a_loss_that_breaks_later_names_its_step_and_keeps_the_last_checkpoint(t
     assert last_checkpoint(tmp_path / "recommendation")
 
 
+def test_a_validation_that_finds_no_numbers_names_its_stage_and_step(tmp_path):
+    def no_numbers(users):
+        raise FloatingPointError("NaN while decoding")
+
+    with pytest.raises(FloatingPointError, match=r"stage recommendation, step \d+: NaN while decoding; the last good"):
+        run_stages([Recommendation(options(), max_history=5)], world(tmp_path, no_numbers))
+
+
 def test_histories_without_a_single_transition_are_an_input_error(tmp_path):
     context = world(tmp_path)
     context.histories = from_pairs(np.array([1, 2, 3]), np.array([1, 2, 3]), 4)
