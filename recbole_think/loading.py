@@ -22,6 +22,7 @@ from recbole_think.errors import InputError
 from recbole_think.experiment import Data, prepare, require_inputs, training_data
 from recbole_think.options import near_hint
 from recbole_think.scoring import is_generative, scores_after, scores_of_rows
+from recbole_think.shards import ranked_ahead
 from recbole_think.stages.stage import restore
 
 
@@ -180,9 +181,13 @@ class LoadedRun:
             if number not in row_of:
                 raise InputError(f"user {user!r} has no event in the {split} split of this run")
         mask = histories if self._masked(mask_history) else None
-        for start in range(0, len(ids), loader.step):
-            part = ids[start : start + loader.step]
-            yield scores_of_rows(self.model, loader, [row_of[number] for number in part], np.array(part), mask)
+        rows = [row_of[number] for number in ids]
+        if is_generative(self.model):
+            self.model.item_mask = mask
+        with ranked_ahead(self.model, loader, rows=rows):  # as the evaluation does it: the same batches, the same lists
+            for start in range(0, len(ids), loader.step):
+                part = slice(start, start + loader.step)
+                yield scores_of_rows(self.model, loader, rows[part], np.array(ids[part]), mask)
 
     def _masked(self, mask_history: bool | None) -> bool:
         return bool(self.config["mask_history"] if mask_history is None else mask_history)

@@ -5,11 +5,11 @@ Training is the trainer's business. B users, n items without padding, K beams.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -194,9 +194,13 @@ class OneRecThink(SequentialRecommender):
         histories = [row[:length] for row, length in zip(sequences, lengths, strict=True)]
         return Asked(interaction[self.user_field].cpu().numpy(), self.ranker.prompts(histories))
 
-    def rank(self, asked: "Asked") -> list[list[int]]:
+    def users_and_lengths(self, interaction) -> tuple[np.ndarray, np.ndarray]:
+        """Users of an interaction and the tokens of their prompts, without making them: int64 [B] each."""
+        return interaction[self.user_field].numpy(), self.ranker.lengths(interaction[self.ITEM_SEQ_LEN].numpy())
+
+    def rank(self, asked: "Asked", done: Callable[[int], Any] | None = None) -> list[list[int]]:
         """Rank items for users of the data set, under the mask of the evaluation: RecBole item ids, best first."""
-        return self._ranked(asked.prompts, lambda rows: self._mask_of(asked.users[rows]))
+        return self._ranked(asked.prompts, lambda rows: self._mask_of(asked.users[rows]), done)
 
     def recommend(self, histories: list[np.ndarray], mask: torch.Tensor | None = None) -> list[list[int]]:
         """Rank items for each history.
@@ -210,12 +214,12 @@ class OneRecThink(SequentialRecommender):
         """
         return self._ranked(self.ranker.prompts(histories), lambda rows: None if mask is None else mask[rows])
 
-    def _ranked(self, prompts: list[np.ndarray], mask_of) -> list[list[int]]:
+    def _ranked(self, prompts: list[np.ndarray], mask_of, done=None) -> list[list[int]]:
         from recbole_think.stages.precision import choose
 
         config, options = self.language_model.config, self.options["decode"]
         dtype = choose(options.precision, self.folder, config.hidden_size, config.intermediate_size)
-        return self.ranker.rank(prompts, mask_of, options, dtype)
+        return self.ranker.rank(prompts, mask_of, options, dtype, done)
 
     def _mask_of(self, users: np.ndarray) -> torch.Tensor | None:
         """Turn the histories that may not be repeated into bool [B, n]."""

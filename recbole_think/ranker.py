@@ -48,9 +48,18 @@ class Ranker:
         latest = [history[-self.max_history :] for history in histories]
         return [recommendation_prompt(self.frame, self.vocabulary, history) for history in latest]
 
+    def lengths(self, histories: np.ndarray) -> np.ndarray:
+        """Tokens of each user's prompt, from the number of items of the history: int64 [B]."""
+        return len(self.frame) + self.trie.levels * np.minimum(histories, self.max_history)
+
     @torch.no_grad()
     def rank(
-        self, prompts: list[np.ndarray], mask_of: MaskOf, options: DecodeOptions, dtype: torch.dtype
+        self,
+        prompts: list[np.ndarray],
+        mask_of: MaskOf,
+        options: DecodeOptions,
+        dtype: torch.dtype,
+        done: Callable[[int], Any] | None = None,
     ) -> list[list[int]]:
         """Rank after each prompt, those of like length together.
 
@@ -59,6 +68,7 @@ class Ranker:
             mask_of: what may not be named after some of them.
             options: how lists are generated.
             dtype: what the model multiplies in.
+            done: told how many were ranked, batch by batch.
 
         Returns:
             Per prompt up to ``num_beams`` RecBole item ids, best first.
@@ -74,6 +84,8 @@ class Ranker:
             self.count(*illegal_answers(found.codes, found.items, self.codes.table))
             for row, items in zip(rows, found.items.tolist(), strict=True):
                 ranked[row] = [item + 1 for item in items if item >= 0]
+            if done is not None:
+                done(len(rows))
         return ranked
 
     def count(self, illegal: int, answers: int) -> None:

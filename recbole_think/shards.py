@@ -3,18 +3,21 @@
 RecBole hands an evaluator its users in the order of the file; here those with prompts of like length are ranked
 together under ``decode.tokens_per_batch``, and the evaluator then only looks the lists up. An interrupted evaluation
 goes on at the first shard that is missing. Which users make a shard follows from their histories alone, so lists are
-the same however often it was interrupted, and any process may make any shard.
+the same however often it was interrupted, and any process may make any shard. Prompts exist a shard at a time.
 U rows of the evaluation, K length of a list.
 """
 
+import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
@@ -30,12 +33,16 @@ class Keep:
     folder: Path
     made_from: Mapping[str, str]
 
-    def opened(self) -> Path:
-        """Return the folder; shards of other weights or data are deleted first."""
-        facts = self.folder / "facts.json"
-        if not facts.is_file() or read_json(facts)["made_from"] != dict(self.made_from):
+    def opened(self, ranked: str = "") -> Path:
+        """Return the folder; shards of other weights, data, users or masks are deleted first.
+
+        Args:
+            ranked: digest of who is ranked for, and of what may not be named.
+        """
+        facts, wanted = self.folder / "facts.json", {"made_from": dict(self.made_from), "ranked": ranked}
+        if not facts.is_file() or read_json(facts) != wanted:
             self.drop()
-            write_json(facts, {"made_from": dict(self.made_from)})
+            write_json(facts, wanted)
         return self.folder
 
     def drop(self) -> None:
@@ -44,7 +51,9 @@ class Keep:
 
 
 @contextmanager
-def ranked_ahead(model: Any, loader: Any, keep: Keep | None = None, show_progress: bool = False) -> Iterator[bool]:
+def ranked_ahead(
+    model: Any, loader: Any, keep: Keep | None = None, show_progress: bool = False, rows: Sequence[int] | None = None
+) -> Iterator[bool]:
     """Within the block ``model.full_sort_predict`` looks up lists that are ready; score models are left alone.
 
     Args:
@@ -52,6 +61,7 @@ def ranked_ahead(model: Any, loader: Any, keep: Keep | None = None, show_progres
         loader: RecBole's evaluation loader.
         keep: where shards are kept; None = in memory alone.
         show_progress: draw a bar with the time left.
+        rows: places in the loader that will be asked for, in that order; None = all.
 
     Yields:
         Whether lists are ready.
@@ -59,26 +69,35 @@ def ranked_ahead(model: Any, loader: Any, keep: Keep | None = None, show_progres
     if not hasattr(model, "ready"):
         yield False
         return
-    model.ready = _ranked(model, loader, keep, show_progress)
+    chosen = np.arange(len(loader.dataset)) if rows is None else np.array(rows, dtype=np.int64)
+    model.ready = _ranked(model, loader, chosen, keep, show_progress)
     try:
         yield True
     finally:
         model.ready = None
 
 
-def _ranked(model: Any, loader: Any, keep: Keep | None, show_progress: bool) -> Iterator[tuple[int, list[int]]]:
-    """User and list of every row, in the loader's order."""
-    asked = model.asked(loader.collate_fn(list(range(len(loader.dataset))))[0])
-    lists: list[list[int]] = [[] for _ in asked.users]
-    folder = keep.opened() if keep else None
-    cut = shards([len(prompt) for prompt in asked.prompts], model.options["decode"].tokens_per_batch)
-    with tqdm(total=len(lists), desc="ranking", unit="user", disable=not show_progress) as bar:
-        for number, rows in enumerate(cut):
-            path = folder / f"shard-{number:05}.safetensors" if folder else None
-            for row, items in zip(rows, _shard(model, asked.rows(rows), path), strict=True):
-                lists[row] = items
-            bar.update(len(rows))
-    return iter(list(zip(asked.users.tolist(), lists, strict=True)))
+def _ranked(
+    model: Any, loader: Any, chosen: np.ndarray, keep: Keep | None, show_progress: bool
+) -> Iterator[tuple[int, list[int]]]:
+    """User and list of every chosen row, in that order."""
+    options = model.options["decode"]
+    users, lengths = (column[chosen] for column in model.users_and_lengths(loader.dataset.inter_feat))
+    cut = shards(lengths.tolist(), options.tokens_per_batch)
+    table = torch.zeros(len(users), options.num_beams, dtype=torch.int32)  # 0 = after the end
+    folder = keep.opened(_digest(users, lengths, np.array(SHARD_USERS), *_arrays(model.item_mask))) if keep else None
+    missing: list[tuple[list[int], Path | None]] = []
+    for number, rows in enumerate(cut):
+        path = folder / f"shard-{number:05}.safetensors" if folder else None
+        if path is not None and path.is_file():
+            table[rows] = _read(model, path)
+        else:
+            missing.append((rows, path))
+    initial = len(users) - sum(len(rows) for rows, _ in missing)  # so that the time left is of what is left
+    with tqdm(total=len(users), initial=initial, desc="ranking", unit="user", disable=not show_progress) as bar:
+        for rows, path in missing:
+            table[rows] = _make(model, loader.collate_fn(chosen[rows])[0], path, bar.update)
+    return ((user, row[row > 0].tolist()) for user, row in zip(users.tolist(), table, strict=True))
 
 
 def shards(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -96,18 +115,32 @@ def shards(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return found if found[0] else []
 
 
-def _shard(model: Any, asked: Any, path: Path | None) -> list[list[int]]:
-    """Rank the users of one shard, or read what was ranked before."""
-    if path is not None and path.is_file():
-        kept = load_tensors(path)
-        model.ranker.count(*kept["answers"].tolist())
-        return [[item for item in row if item] for row in kept["items"].tolist()]
-    before = model.ranker.answers
-    lists = model.rank(asked)
+def _make(model: Any, interaction: Any, path: Path | None, done: Callable[[int], Any]) -> Tensor:
+    """Rank the users of one shard, and keep it: int32 [users, K]."""
+    before, asked = model.ranker.answers, model.asked(interaction)
+    items = torch.zeros(len(asked.users), model.options["decode"].num_beams, dtype=torch.int32)
+    for row, ranked in zip(items, model.rank(asked, done), strict=True):
+        row[: len(ranked)] = torch.tensor(ranked, dtype=torch.int32)
     if path is not None:
-        items = torch.zeros(len(lists), max(1, *(len(row) for row in lists)), dtype=torch.int32)
-        for row, ranked in zip(items, lists, strict=True):
-            row[: len(ranked)] = torch.tensor(ranked, dtype=torch.int32)
         answers = torch.tensor([now - then for now, then in zip(model.ranker.answers, before, strict=True)])
-        save_tensors(path, {"items": items, "answers": answers})
-    return lists
+        save_tensors(path, {"users": torch.from_numpy(asked.users), "items": items, "answers": answers})
+    return items
+
+
+def _read(model: Any, path: Path) -> Tensor:
+    """Read a shard that was made before; its answers count as if they were given now."""
+    kept = load_tensors(path)
+    model.ranker.count(*kept["answers"].tolist())
+    return kept["items"]
+
+
+def _arrays(mask: Any) -> list[np.ndarray]:
+    return [] if mask is None else [mask.starts, mask.items]
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]

@@ -53,6 +53,20 @@ def test_it_gives_the_very_lists_that_were_evaluated(loaded):
     assert any(masked for masked, _ in kept.values())
 
 
+@pytest.mark.parametrize("loaded", ["OneRecThink"], indirect=True)
+def test_a_generative_model_ranks_all_who_are_asked_for_together(loaded, monkeypatch):
+    found, _ = loaded
+    made, rank = [], found.model.ranker.rank
+    monkeypatch.setattr(
+        found.model.ranker, "rank", lambda prompts, *more: made.append(len(prompts)) or rank(prompts, *more)
+    )
+    monkeypatch.setattr(found._splits["test"][0], "step", 7)
+    users = list(walks())
+    scores = found.full_sort_scores(users)
+    assert made == [len(users)], "in the batches of the evaluation, whatever the size of a batch of scores"
+    assert all(torch.equal(scores[row], found.full_sort_scores([user])[0]) for row, user in enumerate(users[:3]))
+
+
 def test_a_list_for_a_user_is_the_sample_of_the_record(loaded):
     found, _ = loaded
     assert found.metrics["samples"]

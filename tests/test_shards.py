@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from recbole_think import shards
+from recbole_think.artifacts import load_tensors
+from recbole_think.errors import InputError
 from recbole_think.evaluation import evaluate, set_mask
 from recbole_think.prompts.batching import token_batches
 from recbole_think.shards import Keep, ranked_ahead
@@ -23,11 +26,11 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(shards, "SHARD_USERS", 9)
 
 
-def lists(opened, keep=None, model=None):
+def lists(opened, keep=None, **more):
     """User and list of every test row, under the test mask."""
-    model = model or opened.trainer.model
-    set_mask(opened.trainer, opened.data.until_test)
-    with ranked_ahead(model, opened.data.test, keep):
+    model = opened.trainer.model
+    set_mask(opened.trainer, more.pop("mask", opened.data.until_test))
+    with ranked_ahead(model, opened.data.test, keep, **more):
         return list(model.ready)
 
 
@@ -35,11 +38,11 @@ def killed_after(model, count, monkeypatch):
     """Let the model rank so many shards, then stop."""
     whole, made = model.rank, []
 
-    def rank(asked):
+    def rank(asked, done):
         if len(made) == count:
             raise KeyboardInterrupt
         made.append(len(asked.users))
-        return whole(asked)
+        return whole(asked, done)
 
     monkeypatch.setattr(model, "rank", rank)
     return made
@@ -81,6 +84,71 @@ def test_shards_of_other_weights_or_data_are_not_read(opened, tmp_path, monkeypa
             made = killed_after(opened.trainer.model, 99, patch)
             assert lists(opened, Keep(tmp_path / "s", other)) == whole
         assert sum(made) == len(whole)
+
+
+def remade(opened, keep, monkeypatch, **more):
+    """How many users are ranked again when the evaluation is asked for once more."""
+    with monkeypatch.context() as patch:
+        made = killed_after(opened.trainer.model, 99, patch)
+        lists(opened, keep, **more)
+    return sum(made)
+
+
+def test_shards_made_under_another_mask_for_other_users_or_of_another_size_are_not_read(opened, tmp_path, monkeypatch):
+    keep, users = Keep(tmp_path / "s", {}), len(opened.data.test.dataset)
+    lists(opened, keep)
+    assert remade(opened, keep, monkeypatch) == 0
+    assert remade(opened, keep, monkeypatch, mask=None) == users
+    assert remade(opened, keep, monkeypatch, mask=opened.data.histories) == users
+    assert remade(opened, keep, monkeypatch, rows=range(users - 1), mask=opened.data.histories) == users - 1
+    lists(opened, keep)
+    monkeypatch.setattr(shards, "SHARD_USERS", 8)
+    assert remade(opened, keep, monkeypatch) == users
+    assert not list(keep.folder.glob(".*")), "and of what was there before nothing is left"
+
+
+def test_a_shard_says_whose_lists_it_holds(opened, tmp_path):
+    whole = dict(lists(opened, Keep(tmp_path, {})))
+    kept = [load_tensors(path) for path in sorted(tmp_path.glob("shard-*"))]
+    found = {
+        user: [item for item in items if item]
+        for shard in kept
+        for user, items in zip(shard["users"].tolist(), shard["items"].tolist(), strict=True)
+    }
+    assert found == whole and len(kept) == len(whole) // 9 + 1
+
+
+def test_a_damaged_shard_is_named(opened, tmp_path):
+    keep = Keep(tmp_path, {})
+    lists(opened, keep)
+    path = tmp_path / "shard-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match=r"shard-00001\.safetensors is damaged"):
+        lists(opened, keep)
+
+
+def test_any_rows_are_ranked_in_the_order_they_are_asked_for(opened):
+    whole = lists(opened)
+    rows = [5, 2, 2, 17]
+    assert lists(opened, rows=rows) == [whole[row] for row in rows]
+    assert lists(opened, rows=[]) == []
+
+
+def test_prompts_are_as_long_as_is_said_before_they_are_made(opened):
+    loader, model = opened.data.test, opened.trainer.model
+    asked = model.asked(loader.collate_fn(list(range(len(loader.dataset))))[0])
+    users, lengths = model.users_and_lengths(loader.dataset.inter_feat)
+    assert lengths.tolist() == [len(prompt) for prompt in asked.prompts] and len(set(lengths)) > 2
+    assert users.tolist() == asked.users.tolist()
+
+
+def test_no_more_prompts_exist_than_a_shard_has_users(opened, monkeypatch):
+    made, whole = [], opened.trainer.model.ranker.prompts
+    monkeypatch.setattr(
+        opened.trainer.model.ranker, "prompts", lambda histories: made.append(len(histories)) or whole(histories)
+    )
+    lists(opened)
+    assert max(made) == 9 and sum(made) == len(opened.data.test.dataset)
 
 
 def test_metrics_are_the_same_with_lists_ranked_ahead_as_batch_by_batch(opened, monkeypatch):
@@ -130,10 +198,33 @@ def test_the_order_of_the_users_changes_no_list(opened):
     assert model.rank(model.asked(loader.collate_fn(rows)[0])) == [whole[row] for row in rows]
 
 
-def test_the_bar_counts_users_up_to_all_of_them(opened, capsys):
-    set_mask(opened.trainer, opened.data.until_test)
-    with ranked_ahead(opened.trainer.model, opened.data.test, None, True):
-        pass
-    said = capsys.readouterr().err
-    users = len(opened.data.test.dataset)
-    assert f"{users}/{users}" in said and "user" in said
+@pytest.mark.parametrize("count", [0, 2])
+def test_the_bar_counts_users_batch_by_batch_from_where_it_goes_on_up_to_all_of_them(
+    opened, tmp_path, monkeypatch, count
+):
+    bars, users = [], len(opened.data.test.dataset)
+
+    class Bar(tqdm):
+        def __init__(self, *args, **given):
+            super().__init__(*args, **given)
+            self.seen, self.shown = [self.n], not self.disable
+            bars.append(self)
+
+        def update(self, n=1):
+            super().update(n)
+            self.seen.append(self.n)
+
+    keep = Keep(tmp_path, {})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        killed_after(opened.trainer.model, count, patch)
+        lists(opened, keep)
+    monkeypatch.setattr(shards, "tqdm", Bar)
+    lists(opened, keep, show_progress=True)
+    [bar] = bars
+    assert (bar.total, bar.unit, bar.shown) == (users, "user", True)
+    assert bar.seen == list(range(9 * count, users + 1)), "every user is a batch of its own here"
+
+
+def test_there_is_no_bar_unless_it_is_asked_for(opened, capsys):
+    lists(opened)
+    assert "user" not in capsys.readouterr().err
