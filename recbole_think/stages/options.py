@@ -109,7 +109,7 @@ class RecommendationOptions(WeightOptions):
     dropout: float = 0.3
     hidden_dropout: float = 0.3  # on what each sublayer of a layer adds
     attention_dropout: float = 0.3  # on attention weights
-    epochs: int = 8
+    epochs: int = 14
     tokens: int = 0  # at most this many are read; 0 = all of the epochs
     valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
 
