@@ -1,25 +1,30 @@
-"""What each technique of decoding gains alone: python benchmarks/decoding_parts.py [--layers=0] [--beams=10]
+"""What each technique of decoding gains alone, and what memory a search takes: python benchmarks/decoding_parts.py
 
-Packed prompts through the layers' own modules against the model's own forward pass with a tree mask; plain products
-against the fused kernel in the prompt's attention; memory kept in the process against memory given back (a process of
-its own). Prints a table; numbers of docs/performance.md.
+    [--layers=0] [--users=16] [--tokens=200] [--beams=10] [--repeats=3]
+
+Packed prompts through the layers' own modules against the model's own forward pass with a tree mask; a layer read at
+the ends of prompts alone against a whole one; plain products against the fused kernel in the prompt's attention; memory
+kept in the process against memory given back; the peak memory of a search as beams grow, beside generate's. Writes
+benchmarks/results/decoding_parts.json.
 """
 
-import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from bench import DTYPES, in_turn, keep, medians, options
 from floor import head_size
-from world import random_codes, taught_backbone, word_prompts
+from world import generated_lists, legal_tokens, plain, random_codes, taught_backbone, word_prompts
 
 from recbole_think.decoding.attention import _padded, attend_prompts
-from recbole_think.decoding.beam import Search, search
+from recbole_think.decoding.beam import Search, beam_search, search
 from recbole_think.decoding.masked import MaskedReader
 from recbole_think.decoding.packed import PackedReader
 from recbole_think.decoding.precision import lowered
@@ -27,24 +32,22 @@ from recbole_think.decoding.trie import SidTrie
 from recbole_think.memory import keep_memory
 from recbole_think.prompts.batching import prompt_batch
 
-ITEMS, LEVELS, SIZE, RETURNED = 12_101, 4, 256, "MEMORY_RETURNED"
+ITEMS, LEVELS, SIZE = 12_101, 4, 256
+ALONE = "BENCH_ALONE"  # names what a process of its own measures
+BEAMS = (10, 50, 200)  # of the memory table; generate's own ends at the first
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
 def main() -> None:
-    """Time every pair, in turn."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in {"layers": 0, "users": 16, "tokens": 200, "beams": 10, "repeats": 3}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
-    if RETURNED not in os.environ:
-        keep_memory()
+    """Time every pair in turn, then what needs a process of its own."""
+    given = options(__doc__, layers=0, users=16, tokens=200, beams=10, repeats=3).parse_args()
     codes = random_codes(ITEMS, LEVELS, SIZE)
     model, vocabulary = taught_backbone(given.layers, codes)
     prompts = word_prompts(given.users, given.tokens, vocabulary.first)
     ids, mask = prompt_batch(prompts, vocabulary.tokenizer.pad_token_id)
-    trie, low = SidTrie(torch.from_numpy(codes.table)), lowered(model, torch.bfloat16)
+    trie = SidTrie(torch.from_numpy(codes.table))
 
-    def beams(taught, kind) -> Callable[[], object]:
+    def beams(taught: Any, kind: type) -> Callable[[], Any]:
         def work() -> None:
             reader = kind(taught)
             hidden, at = reader.prompts(ids, mask)
@@ -53,41 +56,85 @@ def main() -> None:
         return work
 
     with torch.no_grad():
-        if RETURNED in os.environ:
-            in_turn({"bfloat16, memory given back": beams(low, PackedReader)}, given.repeats)
+        if ALONE in os.environ:
+            kind, count = os.environ[ALONE].split()
+            alone = {
+                "ours": partial(beam_search, model, ids, mask, trie, vocabulary.code_tokens, int(count)),
+                "generate": lambda: generated_lists(
+                    plain(model), prompts, vocabulary, legal_tokens(vocabulary.item_tokens), int(count)
+                ),
+                "seconds": beams(lowered(model, torch.bfloat16), PackedReader),
+            }[kind]
+            outcome = timed({kind: alone}, given.repeats)[kind] if kind == "seconds" else peak_mib(alone)
+            sys.stdout.write(json.dumps(outcome))
             return
-        for name, taught in {"float32": model, "bfloat16": low}.items():
-            in_turn({f"{name}, packed": beams(taught, PackedReader),
-                     f"{name}, the model's own forward pass": beams(taught, MaskedReader)}, given.repeats)  # fmt: skip
-        attention(model.config, [len(prompt) for prompt in prompts], given.repeats)
-    sys.stdout.flush()
-    subprocess.run([sys.executable, *sys.argv], env={**os.environ, RETURNED: "1"}, check=True)
+        keep_memory()
+        found: dict[str, dict[str, float]] = {}
+        for name, dtype in DTYPES.items():
+            taught = lowered(model, dtype)
+            ways = {"packed": beams(taught, PackedReader), "the model's forward pass": beams(taught, MaskedReader)}
+            found[f"beams, {name}"] = timed(ways, given.repeats)
+            found[f"prefill, {name}"] = prefills(taught, ids, mask, given.repeats)
+            found[f"attention of a layer, {name}"] = attention(
+                model.config, list(map(len, prompts)), dtype, given.repeats
+            )
+    found["beams, bfloat16"]["packed, memory given back"] = by_itself(f"seconds {given.beams}")
+    asked = [*(f"ours {count}" for count in BEAMS), f"generate {BEAMS[0]}"]
+    memory = {what: by_itself(what) for what in asked}
+    for title, sides in {**found, "peak MiB above the loaded model, by beams": memory}.items():
+        print(f"{title}: " + "; ".join(f"{name} {value:.4g}" for name, value in sides.items()))
+    keep("decoding_parts", given, seconds=found, peak_mib=memory)
 
 
-def attention(config, lengths: list[int], repeats: int) -> None:
+def timed(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of sides that take turns, after one round that sets up."""
+    in_turn(sides, 1)
+    return medians(in_turn(sides, repeats)[0])
+
+
+def prefills(taught: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int) -> dict[str, float]:
+    """Seconds of reading prompts by one to three layers: what a whole layer adds, and what a last one takes."""
+
+    def reading(layers: int) -> Callable[[], Any]:
+        reader = PackedReader(taught)
+        reader.layers = taught.get_decoder().layers[:layers]
+        return partial(reader.prompts, ids, mask)
+
+    found = timed({str(layers): reading(layers) for layers in (1, 2, 3)}, 3 * repeats)
+    return {"a whole layer adds": found["3"] - found["2"], "one layer, the last": found["1"]}
+
+
+def attention(config: Any, lengths: list[int], dtype: torch.dtype, repeats: int) -> dict[str, float]:
     """The prompts' attention of one layer, both ways."""
-    for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
-        size, tokens = head_size(config), sum(lengths)
-        queries = torch.randn(tokens, config.num_attention_heads, size).to(dtype)
-        keys, values = torch.randn(2, tokens, config.num_key_value_heads, size).to(dtype)
-        asked = (queries, keys, values, lengths, size**-0.5)
-        ways = {"plain products": partial(attend_prompts, *asked), "fused kernel": partial(_padded, *asked)}
-        in_turn({f"{name}, attention of a layer, {way}": attend for way, attend in ways.items()}, 5 * repeats)
+    size, tokens = head_size(config), sum(lengths)
+    queries = torch.randn(tokens, config.num_attention_heads, size).to(dtype)
+    keys, values = torch.randn(2, tokens, config.num_key_value_heads, size).to(dtype)
+    asked = (queries, keys, values, lengths, size**-0.5)
+    ways = {"plain products": partial(attend_prompts, *asked), "fused kernel": partial(_padded, *asked)}
+    return timed(ways, 5 * repeats)
 
 
-def in_turn(sides: dict[str, Callable[[], object]], repeats: int) -> None:
-    """Print the median wall and the median CPU seconds of each side."""
-    wall: dict[str, list[float]] = {name: [] for name in sides}
-    cpu: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats + 1):
-        for name, side in sides.items():
-            start, spent = time.perf_counter(), time.process_time()
-            side()
-            if repeat:  # the first sets up
-                wall[name].append(time.perf_counter() - start)
-                cpu[name].append(time.process_time() - spent)
-    for name in sides:
-        print(f"| {name} | {statistics.median(wall[name]):.4f} | {statistics.median(cpu[name]):.4f} |")
+def by_itself(what: str) -> float:
+    """Have a process of its own, which gives memory back, measure the peak of one search."""
+    settings = {**os.environ, ALONE: what, **GIVEN_BACK}
+    done = subprocess.run([sys.executable, *sys.argv], env=settings, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def peak_mib(work: Callable[[], Any]) -> float:
+    """Most memory a call takes above what the process holds before it; the median of three (Linux)."""
+    found = []
+    for _ in range(3):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew from here
+        before = _status("VmRSS")
+        work()
+        found.append((_status("VmHWM") - before) / 1024)
+    return statistics.median(found)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

@@ -9,77 +9,83 @@ peer may be slower in bfloat16, so the ratio to its faster precision is told as 
 sizes and history lengths; --layers=0 = the whole backbone. Writes benchmarks/results/evaluation.json.
 """
 
-import argparse
-import statistics
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from world import generated_lists, legal_tokens, plain, random_codes, taught_backbone, threads
+from bench import DTYPES, agreement, in_turn, keep, medians, options
+from floor import ranking_seconds
+from world import generated_lists, legal_tokens, plain, random_codes, taught_backbone
 
-from recbole_think.artifacts import versions, write_json
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.memory import keep_memory
+from recbole_think.prompts.batching import token_batches
 from recbole_think.ranker import Ranker
-from recbole_think.record import hardware
 
 ITEMS, LEVELS, SIZE, MAX_HISTORY = 1682, 2, 64, 50
 TOGETHER = 4  # users of a batch in the official code
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def main() -> None:
     """Time both sides in both precisions."""
     keep_memory()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in {"layers": 2, "users": 256, "peer_users": 16, "beams": 10, "repeats": 3}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
+    given = options(__doc__, layers=2, users=256, peer_users=16, beams=10, repeats=3).parse_args()
     codes = random_codes(ITEMS, LEVELS, SIZE)
     model, vocabulary = taught_backbone(given.layers, codes)
     ranker, legal = Ranker(model, vocabulary, codes, MAX_HISTORY), legal_tokens(vocabulary.item_tokens)
     prompts = ranker.prompts(histories(given.users))
     chosen = every_length([len(prompt) for prompt in prompts], given.peer_users)
     of_peer = [prompts[row] for row in chosen]
-    options = DecodeOptions(num_beams=given.beams, normalize="vocab")
-    print("| precision | ours, users/s | official shape, users/s | ratio | identical lists |\n|---|---|---|---|---|")
+    settings = DecodeOptions(num_beams=given.beams, normalize="vocab")
+
+    def official(peer: Any) -> list[list[int]]:
+        groups = [of_peer[begin : begin + TOGETHER] for begin in range(0, len(of_peer), TOGETHER)]
+        return [found for group in groups for found in generated_lists(peer, group, vocabulary, legal, given.beams)]
+
     cases: list[dict[str, Any]] = []
     for name, dtype in DTYPES.items():
         peer = plain(model).to(dtype)
-        rates: dict[str, list[float]] = {"ours": [], "official": []}
-        ranker.rank(prompts[:8], lambda _: None, options, dtype)  # sets up
-        for _ in range(given.repeats):
-            start = time.perf_counter()
-            mine = ranker.rank(prompts, lambda _: None, options, dtype)
-            rates["ours"].append(len(prompts) / (time.perf_counter() - start))
-            start = time.perf_counter()
-            theirs: list[Any] = []
-            for begin in range(0, len(of_peer), TOGETHER):
-                theirs += generated_lists(peer, of_peer[begin : begin + TOGETHER], vocabulary, legal, given.beams)
-            rates["official"].append(len(of_peer) / (time.perf_counter() - start))
-        same = sum([item - 1 for item in mine[row]] == other for row, other in zip(chosen, theirs, strict=True))
-        medians = {side: statistics.median(values) for side, values in rates.items()}
-        ratio = medians["ours"] / medians["official"]
-        cases.append({"precision": name, "users_per_second": rates, "ratio": ratio, "identical_lists": same})
-        print(f"| {name} | {medians['ours']:.1f} | {medians['official']:.2f} | {ratio:.1f} x "
-              f"| {same} of {len(chosen)} |", flush=True)  # fmt: skip
+        ranker.rank(prompts[:8], lambda _: None, settings, dtype)  # sets up
+        sides = {
+            "ours": lambda d=dtype: ranker.rank(prompts, lambda _: None, settings, d),
+            "official": lambda p=peer: official(p),
+        }
+        seconds, lists = in_turn(sides, given.repeats)
+        spent = medians(seconds)
+        mine = [[item - 1 for item in lists["ours"][row]] for row in chosen]
+        cases.append({
+            "precision": name, "seconds": seconds,
+            "users_per_second": {"ours": len(prompts) / spent["ours"], "official": len(of_peer) / spent["official"]},
+            "floor": len(prompts) / floor_seconds(model.config, prompts, given.beams, dtype, settings, vocabulary),
+            **agreement(mine, lists["official"]),
+        })  # fmt: skip
+    report(cases, len(chosen))
     tokens = {"ours": mean_length(prompts), "official": mean_length(of_peer)}
-    fastest = max(statistics.median(case["users_per_second"]["official"]) for case in cases)
-    for case in cases:
-        case["ratio_to_fastest"] = statistics.median(case["users_per_second"]["ours"]) / fastest
-        print(f"{case['precision']} over the official shape in its faster precision: {case['ratio_to_fastest']:.1f} x")
     print(f"tokens of a prompt: {tokens['ours']:.0f} ours, {tokens['official']:.0f} official shape")
-    record = {
-        "setting": vars(given),
-        "mean_tokens": tokens,
-        "cases": cases,
-        **threads(),
-        "hardware": hardware(),
-        "versions": versions(),
-    }
-    write_json(Path(__file__).parent / "results" / "evaluation.json", record)
+    keep("evaluation", given, cases=cases, mean_tokens=tokens)
+
+
+def report(cases: list[dict[str, Any]], users: int) -> None:
+    """Print the table; bfloat16 stands beside the peer's faster precision as well."""
+    fastest = max(case["users_per_second"]["official"] for case in cases)
+    print(
+        "| precision | ours, users/s | official shape | ratio | to its faster precision | floor over ours | identical |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for case in cases:
+        ours, official = case["users_per_second"]["ours"], case["users_per_second"]["official"]
+        case |= {"ratio": ours / official, "ratio_to_fastest": ours / fastest}
+        print(f"| {case['precision']} | {ours:.1f} | {official:.2f} | {case['ratio']:.1f} x "
+              f"| {case['ratio_to_fastest']:.1f} x | {case['floor'] / ours:.2f} x "
+              f"| {case['identical_lists']} of {users} |")  # fmt: skip
+
+
+def floor_seconds(config, prompts, beams: int, dtype: torch.dtype, settings: DecodeOptions, vocabulary) -> float:
+    """Floor of all users, in the batches they are ranked in."""
+    lengths = [len(prompt) for prompt in prompts]
+    heads = [vocabulary.first + LEVELS * SIZE] * LEVELS
+    batches = token_batches(lengths, settings.tokens_per_batch)
+    return sum(ranking_seconds(config, [lengths[row] for row in rows], beams, heads, dtype) for rows in batches)
 
 
 def every_length(lengths: list[int], count: int) -> list[int]:
@@ -91,7 +97,7 @@ def every_length(lengths: list[int], count: int) -> list[int]:
 
 def mean_length(prompts: list[np.ndarray]) -> float:
     """Mean number of tokens."""
-    return statistics.mean(len(prompt) for prompt in prompts)
+    return float(np.mean([len(prompt) for prompt in prompts]))
 
 
 def histories(users: int) -> list[np.ndarray]:

@@ -91,6 +91,36 @@ def attention_products(config: Any, users: int, queries: int, keys: int, count: 
     ]
 
 
+def ranking_seconds(config: Any, lengths: list[int], beams: int, heads: list[int], dtype: torch.dtype) -> float:
+    """Least seconds of ranking after prompts of ``lengths`` tokens, a batch that is read together.
+
+    Prompts go through all layers but the last whole; of the last, keys and values of all tokens, the rest of the ends.
+    Then the beams of all users go through all layers once a level, and each such step reads every weight once.
+
+    Args:
+        config: of the backbone.
+        lengths: tokens of each prompt.
+        beams: of each user, after the first level.
+        heads: rows the hidden states are projected on, for each level.
+        dtype: of the products.
+    """
+    users, tokens, layers, width = len(lengths), sum(lengths), config.num_hidden_layers, config.hidden_size
+    shared = config.num_key_value_heads * head_size(config)
+    mean = round(tokens / users)
+    work = layer_products(config, tokens, layers - 1)
+    for length in lengths:
+        work += attention_products(config, 1, length, length, layers - 1)
+    work.append(Product(tokens, width, shared, 2))
+    work += [one for one in layer_products(config, users, 1) if one.columns != shared]
+    work += [*attention_products(config, users, 1, mean, 1), Product(users, width, heads[0])]
+    read = 0.0
+    for rows in heads[1:]:
+        step = [*layer_products(config, users * beams, layers), Product(users * beams, width, rows)]
+        read += sum(one.inner * one.columns * one.count for one in step) * dtype.itemsize / bandwidth()
+        work += [*step, *attention_products(config, users, beams, mean, layers)]
+    return products_seconds(work, dtype) + read
+
+
 def backward(products: Iterable[Product]) -> list[Product]:
     """The two products behind each product of a forward pass: gradients of its input and of its weights."""
     found = []

@@ -10,7 +10,6 @@ Writes benchmarks/results/sasrec.json.
 import argparse
 import itertools
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Iterable
@@ -18,16 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench import keep, medians, options
 from floor import Product, backward, products_seconds
 from recbole.utils import init_seed
-from world import threads
 
 from recbole_think import catalog
-from recbole_think.artifacts import versions, write_json
 from recbole_think.config import ThinkConfig
 from recbole_think.experiment import prepare, training_data
 from recbole_think.memory import keep_memory
-from recbole_think.record import hardware
 
 WINDOWS = 40  # of ours in a batch
 
@@ -35,31 +32,26 @@ WINDOWS = 40  # of ours in a batch
 def main() -> None:
     """Time both sides and write the table."""
     keep_memory()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in {"history": 50, "seconds": 10, "repeats": 3}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
+    given = options(__doc__, history=50, seconds=10, repeats=3).parse_args()
     place = Path.cwd()
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # RecBole writes logs into the working directory
         sides = {"ours": side("SASRecAll", given, WINDOWS), "recbole": side("SASRec", given, WINDOWS * given.history)}
-        rates: dict[str, list[float]] = {name: [] for name in sides}
         for trainer in sides.values():
             rate(*trainer, seconds=1)  # sets up
+        rates: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(given.repeats):
             for name, trainer in sides.items():
                 rates[name].append(rate(*trainer, seconds=given.seconds))
         os.chdir(place)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+    found = medians(rates)
     floor = 1 / floor_seconds(sides["ours"][0].model, given.history)
-    ratio = medians["ours"] / medians["recbole"]
+    ratio = found["ours"] / found["recbole"]
     print("| | supervised items per second |\n|---|---|")
-    for name, value in {**medians, "floor": floor}.items():
+    for name, value in {**found, "floor": floor}.items():
         print(f"| {name} | {value:,.0f} |")
-    print(f"ratio {ratio:.1f} x; floor over ours {floor / medians['ours']:.1f} x")
-    record = {"setting": vars(given), "items_per_second": rates, "ratio": ratio, "floor": floor, **threads()}
-    write_json(Path(__file__).parent / "results" / "sasrec.json",
-               {**record, "hardware": hardware(), "versions": versions()})  # fmt: skip
+    print(f"ratio {ratio:.1f} x; floor over ours {floor / found['ours']:.1f} x")
+    keep("sasrec", given, items_per_second=rates, ratio=ratio, floor=floor)
 
 
 def side(model: str, given: argparse.Namespace, batch: int) -> tuple[Any, Iterable]:

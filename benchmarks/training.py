@@ -10,7 +10,6 @@ Tokens are drawn at random, since speed does not depend on them.
 """
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,19 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench import keep, medians, options
 from floor import Product, attention_products, backward, bandwidth, layer_products, products_seconds
 from transformers import Trainer, TrainingArguments
+from world import random_codes, taught_backbone
 
-from recbole_think.artifacts import versions, write_json
 from recbole_think.corpus.histories import from_pairs
 from recbole_think.folder import cache_dir
 from recbole_think.itemic.backbone import load_backbone
-from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.options import BackboneOptions
-from recbole_think.itemic.vocabulary import Vocabulary, extend_tokenizer, teach_vocabulary
+from recbole_think.itemic.vocabulary import Vocabulary
+from recbole_think.memory import keep_memory
 from recbole_think.prompts.batching import IGNORED, packed_rows
 from recbole_think.prompts.tasks import Example, recommendation_frame, recommendation_prompt
-from recbole_think.record import hardware
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.recommendation import Recommendation
 from recbole_think.stages.stage import Context
@@ -45,24 +44,21 @@ Side = Callable[[], float]  # one block -> units per second
 
 def main() -> None:
     """Measure what was asked for, print and write it."""
+    keep_memory()
     given = arguments()
     outcome: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, bench in {"recommendation": recommendation, "text": text}.items():
             if given.only in ("", name):
                 sides, floor, setting = bench(given, Path(scratch))
-                outcome[name] = {**setting, **in_turn(sides, given.repeats), "floor": floor}
+                outcome[name] = {**setting, **blocks(sides, given.repeats), "floor": floor}
                 report(name, outcome[name])
-    path = Path(__file__).parent / "results" / "training.json"
-    write_json(path, {"setting": vars(given), **outcome, "hardware": hardware(), "versions": versions()})
+    keep("training", given, **outcome)
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    defaults = {"layers": 2, "text_layers": 30, "repeats": 3, "row_tokens": 192, "tokens_per_batch": 2048}
-    for name, value in defaults.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser = options(__doc__, layers=2, text_layers=30, repeats=3, row_tokens=192, tokens_per_batch=2048)
     parser.add_argument("--seconds", type=float, default=6.0, help="of a block; at least one step is measured")
     parser.add_argument("--backbone", default="smollm2-135m")
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
@@ -70,15 +66,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def in_turn(sides: dict[str, Side], repeats: int) -> dict[str, Any]:
+def blocks(sides: dict[str, Side], repeats: int) -> dict[str, Any]:
     """Run blocks of every side in turn; give all speeds, medians, and ratios to the first side."""
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():
             speeds[name].append(side())
-    medians = {name: statistics.median(found) for name, found in speeds.items()}
-    stock = next(iter(medians.values()))
-    return {"speeds": speeds, "medians": medians, "ratios": {name: value / stock for name, value in medians.items()}}
+    found = medians(speeds)
+    stock = next(iter(found.values()))
+    return {"speeds": speeds, "medians": found, "ratios": {name: value / stock for name, value in found.items()}}
 
 
 def recommendation(given: argparse.Namespace, folder: Path) -> tuple[dict[str, Side], dict[str, float], dict]:
@@ -146,11 +142,7 @@ def text(given: argparse.Namespace, folder: Path) -> tuple[dict[str, Side], dict
 def world(given: argparse.Namespace, layers: int, folder: Path) -> Context:
     """A backbone with random codes, and random histories."""
     dice = np.random.default_rng(0)
-    flat = dice.choice(SIZE**2, ITEMS, replace=False)
-    codes = Codes(np.stack([flat // SIZE, flat % SIZE], axis=1).astype(np.int64), (SIZE, SIZE))
-    model, tokenizer = load_backbone(BackboneOptions(given.backbone, layers), cache_dir(None), ["some words"])
-    vocabulary = extend_tokenizer(tokenizer, codes)
-    teach_vocabulary(model, vocabulary, codes, ["some words"] * ITEMS)
+    model, vocabulary = taught_backbone(layers, random_codes(ITEMS, 2, SIZE), given.backbone)
     lengths = dice.integers(10, 150, USERS)
     users = np.repeat(np.arange(1, USERS + 1), lengths)
     histories = from_pairs(users, dice.integers(1, ITEMS + 1, len(users)), USERS + 1)

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench import options
 from torch.nn import functional
 from training import world
 
+from recbole_think.memory import keep_memory
 from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows
 from recbole_think.prompts.tasks import Example
 from recbole_think.stages.attention import folded
@@ -28,9 +30,8 @@ from recbole_think.stages.training import freeze_words, into_batches
 
 def main() -> None:
     """Time every variant in turn and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in {"layers": 10, "row_tokens": 192, "repeats": 7, "tokens_per_batch": 2048}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+    keep_memory()
+    parser = options(__doc__, layers=10, row_tokens=192, repeats=7, tokens_per_batch=2048)
     parser.add_argument("--backbone", default="smollm2-135m")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -11,22 +11,20 @@ Writes benchmarks/results/trie.json.
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from floor import median_seconds
+from bench import keep, options
+from floor import median_seconds, ranking_seconds
 from transformers import PrefixConstrainedLogitsProcessor
-from world import legal_tokens, random_codes, taught_backbone, threads, word_prompts
+from world import legal_tokens, random_codes, taught_backbone, word_prompts
 
-from recbole_think.artifacts import versions, write_json
 from recbole_think.decoding.allowed import Allowed
 from recbole_think.decoding.beam import Search
 from recbole_think.decoding.reading import reader_of
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.memory import keep_memory
 from recbole_think.prompts.batching import prompt_batch
-from recbole_think.record import hardware
 
 LEVELS, SIZE, CATALOGUES = 4, 256, (10_000, 1_000_000)
 MASKED = 50  # items of a history
@@ -35,24 +33,22 @@ MASKED = 50  # items of a history
 def main() -> None:
     """Measure both catalogues, print and write them."""
     keep_memory()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in {"layers": 0, "users": 16, "tokens": 200, "beams": 10, "repeats": 5}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
+    given = options(__doc__, layers=0, users=16, tokens=200, beams=10, repeats=5).parse_args()
     found = {items: measure(items, given) for items in CATALOGUES}
-    print(
-        "| items | bytes an item | dictionary | build, s | trie of a step, ms | callbacks, ms | mask, ms | step, ms |"
+    heads = (
+        "bytes an item | dictionary | build, s | trie of a step, ms | callbacks, ms | mask, ms | step, ms | floor, ms"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| items | {heads} |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for items, row in found.items():
-        times = " | ".join(f"{1e3 * row[name]:.2f}" for name in ("trie_s", "callbacks_s", "mask_s", "step_s"))
+        times = " | ".join(
+            f"{1e3 * row[name]:.2f}" for name in ("trie_s", "callbacks_s", "mask_s", "step_s", "step_floor_s")
+        )
         sizes = f"{row['bytes_per_item']:.1f} | {row['dictionary_bytes_per_item']:.0f}"
         print(f"| {items:,} | {sizes} | {row['build_s']:.2f} | {times} |")
     small, large = (found[items]["step_s"] for items in CATALOGUES)
     print(f"step of a million items over step of ten thousand: {large / small:.2f}")
-    record = {"setting": vars(given), "catalogues": found, "step_ratio": large / small, **threads()}
-    write_json(Path(__file__).parent / "results" / "trie.json",
-               {**record, "hardware": hardware(), "versions": versions()})  # fmt: skip
+    keep("trie", given, catalogues=found, step_ratio=large / small)
 
 
 def measure(items: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +100,14 @@ def measure(items: int, given: argparse.Namespace) -> dict[str, Any]:
             "callbacks_s": median_seconds(lambda: [callback(beams, logits) for beams in said], given.repeats) / steps,
             "mask_s": median_seconds(lambda: Allowed(trie, mask_of_items), given.repeats),
             "step_s": median_seconds(step, given.repeats) / steps,
+            "step_floor_s": step_floor(model.config, given),
         }
+
+
+def step_floor(config: Any, given: argparse.Namespace) -> float:
+    """Least seconds of a step of all beams: what a second level adds to ranking after a first one."""
+    asked = (config, [given.tokens] * given.users, given.beams)
+    return ranking_seconds(*asked, [SIZE, SIZE], torch.float32) - ranking_seconds(*asked, [SIZE], torch.float32)
 
 
 def nodes_of(trie: SidTrie, codes: torch.Tensor, level: int) -> torch.Tensor:

@@ -75,15 +75,15 @@ def timed(work: Callable[[], Any], repeats: int) -> tuple[Any, list[float]]:
 def both_sides(given: argparse.Namespace) -> None:
     """Export the model; in each precision time ours here, then vLLM there; compare and record."""
     import torch
-    from world import plain, random_codes, taught_backbone, threads, word_prompts
+    from bench import keep
+    from floor import ranking_seconds
+    from world import plain, random_codes, taught_backbone, word_prompts
 
-    from recbole_think.artifacts import versions, write_json
     from recbole_think.decoding.beam import beam_search
     from recbole_think.decoding.precision import lowered
     from recbole_think.decoding.trie import SidTrie
     from recbole_think.memory import keep_memory
     from recbole_think.prompts.batching import prompt_batch
-    from recbole_think.record import hardware
 
     keep_memory()
     codes = random_codes(given.items, LEVELS, SIZE)
@@ -95,8 +95,9 @@ def both_sides(given: argparse.Namespace) -> None:
     ids, mask = prompt_batch(prompts, vocabulary.tokenizer.pad_token_id)
     trie = SidTrie(torch.from_numpy(codes.table))
     cases, theirs = [], {}
-    print("| precision | ours, s | vLLM, s | ratio | ours, users/s | vLLM, users/s | legal | overlap | start-up, s |")
-    print("|---" * 9 + "|", flush=True)
+    heads = "ours, s | vLLM, s | ratio | ours, users/s | vLLM, users/s | legal | overlap | start-up, s | floor, s"
+    print(f"| precision | {heads} |")
+    print("|---" * 10 + "|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         plain(model).to(torch.bfloat16).save_pretrained(folder)
         vocabulary.tokenizer.save_pretrained(folder)
@@ -107,12 +108,15 @@ def both_sides(given: argparse.Namespace) -> None:
             search = partial(beam_search, low, ids, mask, trie, vocabulary.code_tokens, given.beams, "vocab")
             found, seconds = timed(search, given.repeats)
             theirs = ask_vllm(given, folder, precision)
-            cases.append(compare(precision, found.items.tolist(), seconds, theirs))
+            heads = [vocabulary.first + LEVELS * SIZE] * LEVELS
+            floor = ranking_seconds(
+                model.config, list(map(len, prompts)), given.beams, heads, getattr(torch, precision)
+            )
+            cases.append({**compare(precision, found.items.tolist(), seconds, theirs), "floor": floor})
             print(row(cases[-1]), flush=True)
-    record = {"setting": {**vars(given), "vllm_python": None, "normalize": "vocab"}, "cases": cases, **threads()}
-    record |= {"vllm_settings": {name: environment()[name] for name in SETTINGS}, "vllm_versions": theirs["versions"]}
-    record |= {"hardware": hardware(), "versions": versions()}
-    write_json(Path(__file__).parent / "results" / "vllm_beam.json", record)
+    settings = {name: environment()[name] for name in SETTINGS}
+    given.vllm_python = None  # a path of this machine
+    keep("vllm_beam", given, cases=cases, normalize="vocab", vllm_settings=settings, vllm_versions=theirs["versions"])
 
 
 def ask_vllm(given: argparse.Namespace, folder: str, precision: str) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def compare(precision: str, lists: list[list[int]], seconds: list[float], theirs
 def row(case: dict[str, Any]) -> str:
     """One line of the table."""
     numbers = [*case["medians"].values(), case["ratio"], *case["users_per_second"].values()]
-    numbers += [case["vllm_legal"], case["overlap"], case["vllm_start_s"]]
+    numbers += [case["vllm_legal"], case["overlap"], case["vllm_start_s"], case["floor"]]
     return f"| {case['precision']} | {' | '.join(f'{number:.2f}' for number in numbers)} |"
 
 

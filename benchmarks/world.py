@@ -4,7 +4,6 @@ B users, T prompt tokens, K beams, L levels.
 """
 
 import copy
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,8 +86,3 @@ def generated_lists(
         )  # fmt: skip
     said = out[:, length:].view(len(prompts), beams, levels).tolist()
     return [[item_of[tuple(row)] for row in user] for user in said]
-
-
-def threads() -> dict[str, Any]:
-    """How many threads the products may use, for the record."""
-    return {"torch_threads": torch.get_num_threads(), "load_average": round(os.getloadavg()[0], 2)}

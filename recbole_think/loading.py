@@ -104,13 +104,14 @@ class LoadedRun:
         dataset: RecBole's data set, as the model was trained on it.
         config: RecBole's configuration.
         metrics: the content of ``metrics.json``.
+        splits: by ``valid`` and ``test``, RecBole's loader and the histories that may be masked there.
     """
 
     def __init__(self, config: ThinkConfig, data: Data, model, metrics: dict[str, Any]):
         self.config, self.model, self.metrics = config, model, metrics
         self.dataset = training_data(data.train)
-        self._splits = {"valid": (data.valid, data.histories), "test": (data.test, data.until_test)}
-        self._rows = {split: _first_rows(loader, self.dataset.uid_field) for split, (loader, _) in self._splits.items()}
+        self.splits = {"valid": (data.valid, data.histories), "test": (data.test, data.until_test)}
+        self._rows = {split: _first_rows(loader, self.dataset.uid_field) for split, (loader, _) in self.splits.items()}
         users, items = self.dataset.uid_field, self.dataset.iid_field
         self._ids = {"user": self.dataset.field2token_id[users], "item": self.dataset.field2token_id[items]}
         self._names = [str(name) for name in self.dataset.field2id_token[items]]
@@ -171,11 +172,11 @@ class LoadedRun:
 
     def _batches(self, users, mask_history: bool | None, split: str) -> Iterator[Tensor]:
         """Score users in batches of the evaluation's size: [<= size, n_items] each."""
-        if split not in self._splits:
+        if split not in self.splits:
             raise InputError(f"split must be test or valid, got {split!r}")
         if isinstance(users, str) or not len(users):
             raise InputError(f"users must be a list of at least one user id, got {users!r}")
-        (loader, histories), row_of = self._splits[split], self._rows[split]
+        (loader, histories), row_of = self.splits[split], self._rows[split]
         ids = [self._id("user", user) if isinstance(user, str) else int(user) for user in users]
         for user, number in zip(users, ids, strict=True):
             if number not in row_of:

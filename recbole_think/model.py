@@ -200,7 +200,7 @@ class OneRecThink(SequentialRecommender):
 
     def rank(self, asked: "Asked", done: Callable[[int], Any] | None = None) -> list[list[int]]:
         """Rank items for users of the data set, under the mask of the evaluation: RecBole item ids, best first."""
-        return self._ranked(asked.prompts, lambda rows: self._mask_of(asked.users[rows]), done)
+        return self._ranked(asked.prompts, lambda rows: self.mask_of(asked.users[rows]), done)
 
     def recommend(self, histories: list[np.ndarray], mask: torch.Tensor | None = None) -> list[list[int]]:
         """Rank items for each history.
@@ -221,7 +221,7 @@ class OneRecThink(SequentialRecommender):
         dtype = choose(options.precision, self.folder, config.hidden_size, config.intermediate_size)
         return self.ranker.rank(prompts, mask_of, options, dtype, done)
 
-    def _mask_of(self, users: np.ndarray) -> torch.Tensor | None:
+    def mask_of(self, users: np.ndarray) -> torch.Tensor | None:
         """Turn the histories that may not be repeated into bool [B, n]."""
         if self.item_mask is None:
             return None

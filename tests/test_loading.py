@@ -35,7 +35,7 @@ def ranks(found, users, mask_history) -> list[int]:
     """Rank of every user's test target in the lists of ``full_sort_topk``, 0 when it is not there."""
     scores, items = found.full_sort_topk(users, max(TOPK), mask_history)
     assert scores.shape == items.shape == (len(users), max(TOPK))
-    held_out = found._splits["test"][0].dataset
+    held_out = found.splits["test"][0].dataset
     target = dict(zip(*(part.tolist() for part in targets(held_out)), strict=True))
     ids = [found.dataset.token2id(found.dataset.uid_field, user) for user in users]
     places = []
@@ -60,7 +60,7 @@ def test_a_generative_model_ranks_all_who_are_asked_for_together(loaded, monkeyp
     monkeypatch.setattr(
         found.model.ranker, "rank", lambda prompts, *more: made.append(len(prompts)) or rank(prompts, *more)
     )
-    monkeypatch.setattr(found._splits["test"][0], "step", 7)
+    monkeypatch.setattr(found.splits["test"][0], "step", 7)
     users = list(walks())
     scores = found.full_sort_scores(users)
     assert made == [len(users)], "in the batches of the evaluation, whatever the size of a batch of scores"

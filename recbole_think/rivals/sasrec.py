@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from recbole_think.corpus.histories import training_histories, windows
 from recbole_think.errors import InputError
-from recbole_think.rivals.cross_entropy import catalogue_loss
 from recbole_think.rivals.dropout import dropout
+from recbole_think.stages.cross_entropy import catalogue_loss
 
 LOSSES = ("CE", "BCE")
 

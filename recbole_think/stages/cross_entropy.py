@@ -40,6 +40,23 @@ def vocabulary_loss(head: Any, hidden: Tensor, targets: Tensor, words_alone: boo
         return summed(hidden.to(dtype), head.text.weight, rows, words, targets, torch.is_grad_enabled())
 
 
+def catalogue_loss(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy under a softmax over all rows of an embedding table, in float32 in any precision around it.
+
+    The number and the gradients of ``cross_entropy(hidden @ table.T, targets)``.
+
+    Args:
+        hidden: [N, d].
+        table: [V, d], which learns.
+        targets: int64 [N].
+    """
+    summed: Any = _Summed.apply
+    none = table.new_empty(0, table.shape[1])
+    with torch.autocast(hidden.device.type, enabled=False):
+        total = summed(hidden.float(), table, none, table.detach(), targets, torch.is_grad_enabled())
+    return total / len(targets)
+
+
 class _Summed(torch.autograd.Function):
     """Loss and gradients in one pass over the chunks; backward only multiplies."""
 

@@ -25,6 +25,7 @@ class TrainingOptions:
     validations: int = 3  # evenly spaced, the last after the last step; the best one's weights are kept
     checkpoints: int = 4  # evenly spaced points an interrupted run can go on from
     precision: str = "auto"  # auto = bfloat16 where measured faster
+    gradient_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, slower
     compile: str = "auto"  # decoder layers through torch.compile; auto = where the stage is long enough to earn it back
 
     def __post_init__(self):
@@ -36,6 +37,7 @@ class TrainingOptions:
         self._check(0 <= self.warmup < 1, "warmup", "is a share of the steps")
         self._check(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
         self._check(self.precision in PRECISIONS, "precision", f"must be one of {PRECISIONS}")
+        self._check(isinstance(self.gradient_checkpointing, bool), "gradient_checkpointing", "must be true or false")
         self._check(self.compile in COMPILE, "compile", f"must be one of {COMPILE}")
 
     def _check(self, condition: bool, name: str, what: str) -> None:

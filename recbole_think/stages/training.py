@@ -5,7 +5,8 @@ the very batch it missed. Validation picks the weights that are kept.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,18 @@ def into_batches(rows: list[Row], budget: int) -> list[list[Row]]:
     return batches if batches[0] else []
 
 
+@contextmanager
+def recomputed(model: Any, wanted: bool) -> Iterator[None]:
+    """Within the block layers keep no activations and are computed again in the backward pass, if wanted."""
+    if wanted:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if wanted:
+            model.gradient_checkpointing_disable()
+
+
 def freeze_words(model: Any) -> None:
     """Let everything learn but the rows of words, in and out."""
     model.requires_grad_(True)
@@ -81,7 +94,8 @@ def train(
     set_seed(context.seed)
     folder = context.folder / name
     compiling = worth_it(options.compile, context.model, plan.tokens)
-    with disk_guard(folder), folded(context.model), compiled(context.model, compiling) as eager:
+    remade = recomputed(context.model, options.gradient_checkpointing)
+    with disk_guard(folder), remade, folded(context.model), compiled(context.model, compiling) as eager:
         best = BestWeights(context, eager(validate), options.validations, folder, len(plan))
         trainer = TokenTrainer(
             model=context.model,
@@ -118,10 +132,12 @@ def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan
         options=options,
     )  # fmt: skip
     use_bar(trainer, name, shown=False)
+    # a moment is too short for ``auto``
     with (
+        recomputed(context.model, options.gradient_checkpointing),
         folded(context.model),
         compiled(context.model, options.compile == "always"),
-    ):  # a moment is too short for ``auto``
+    ):
         trainer.train()
     done = len(watch.ends)
     spent = watch.ends[-1] - (watch.ends[0] if done > 1 else watch.begin)

@@ -69,8 +69,7 @@ def step(model, rows: int, tokens: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 2])
 def test_compiled_layers_give_the_same_loss_and_gradients(model, rank):
-    if not compiling._can_compile(torch.device("cpu")):
-        pytest.skip("no compiler here")
+    assert compiling._can_compile(torch.device("cpu")), "this test needs a C++ compiler and Python's headers"
     shapes = [(3, 20), (2, 33), (1, 7)]
     with adapted(model, rank):
         wanted = [step(model, *shape) for shape in shapes]

@@ -346,6 +346,25 @@ def test_a_loss_that_breaks_later_names_its_step_and_keeps_the_last_checkpoint(t
     assert last_checkpoint(tmp_path / "recommendation")
 
 
+def test_gradient_checkpointing_computes_layers_again_and_ends_with_the_same_weights(tmp_path):
+    ended, calls = {}, {}
+    for wanted in (False, True):
+        context = world(tmp_path / str(wanted))
+        mlp, counted = context.model.get_decoder().layers[0].mlp, []
+
+        def count(part, _, counted=counted):
+            counted.extend([1] * part.training)
+
+        hook = mlp.register_forward_pre_hook(count)
+        run_stages([Recommendation(options(gradient_checkpointing=wanted), max_history=5)], context)
+        hook.remove()
+        ended[wanted], calls[wanted] = dict(context.model.named_parameters()), len(counted)
+        assert not context.model.is_gradient_checkpointing, "the model is left as it was"
+    assert calls[True] == 2 * calls[False] > 0
+    for name, value in ended[False].items():
+        torch.testing.assert_close(ended[True][name], value, msg=name)
+
+
 def test_a_validation_that_finds_no_numbers_names_its_stage_and_step(tmp_path):
     def no_numbers(users):
         raise FloatingPointError("NaN while decoding")
