@@ -30,6 +30,8 @@ def settle(final: dict) -> None:
     if not isinstance(final.get("stages") or [], list):
         raise InputError(f"stages must be a list such as [recommendation], got {final['stages']!r}")
     final["stages"] = final.get("stages") or []
+    if final.get("stages_from"):
+        final["stages_from"] = str(Path(str(final["stages_from"])).expanduser().resolve())
     final["MAX_ITEM_LIST_LENGTH"] = (final.get("prompts") or {}).get("max_history", PromptOptions.max_history)
     _make_paths_absolute(final)
 

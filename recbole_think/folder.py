@@ -29,6 +29,7 @@ NOT_IDENTITY = {
     "state",
     "config_files",
     "checkpoint_dir",
+    "stages_from",
 }
 # files that cost time to make: finished stages, checkpoints, whole runs
 WORTH_KEEPING = (

@@ -91,6 +91,10 @@ class OneRecThink(SequentialRecommender):
         for stage in config["stages"]:
             if stage not in STAGES:
                 raise InputError(f"unknown stage {stage!r}{near_hint(stage, STAGES)}; stages: {', '.join(STAGES)}")
+        if config["stages_from"] and not (Path(config["stages_from"]) / "config.json").is_file():
+            raise InputError(
+                f"stages_from={config['stages_from']!r} is no run folder (no config.json): name one, or leave it out"
+            )
         beams, longest = blocks["decode"].num_beams, max(config["topk"])
         if beams < longest:
             raise InputError(

@@ -123,6 +123,7 @@ class ThinkTrainer(Trainer):
             },
             scalar=self.tensorboard.add_scalar,
             show_progress=show_progress,
+            stages_from=Path(self.config["stages_from"]) if self.config["stages_from"] else None,
         )
 
     def restore_best(self) -> None:

@@ -20,6 +20,7 @@ from recbole_think.corpus.items import neutralise
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, spelling
 
+MARKS = ("<think>", "</think>")  # around a thought
 WORD_ROWS = 256  # hidden states projected onto all words at once: 50 MB of logits
 
 
@@ -31,6 +32,7 @@ class Vocabulary:
     code_tokens: list[Tensor]  # L int64 tensors: token id of every code of that level
     item_tokens: np.ndarray  # int64 [n, L]: token ids of item r + 1
     first: int  # id of the first itemic token; text tokens are below
+    marks: tuple[int, int]  # ids of ``<think>`` and ``</think>``
 
     def encode(self, text: str, lead: str = "") -> list[int]:
         """Token ids of text from outside, after a ``lead`` of ours: never a special token, whatever it spells."""
@@ -47,7 +49,7 @@ def token_names(codes: Codes) -> list[list[str]]:
 
 
 def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codes: Codes) -> Vocabulary:
-    """Add the itemic tokens of ``codes`` at the end of the tokenizer.
+    """Add the itemic tokens of ``codes`` at the end of the tokenizer, and after them the marks it does not know.
 
     Raises:
         InputError: the tokenizer already has a token of that spelling.
@@ -60,10 +62,12 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codes: Codes) -> Vocabu
         raise InputError(
             f"the backbone's tokenizer already has the token {known[0]!r}; use a backbone without itemic tokens"
         )
-    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in flat], special_tokens=True)
+    new = [*flat, *(mark for mark in MARKS if mark not in tokenizer.get_vocab())]
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in new], special_tokens=True)
     starts = np.concatenate([[0], np.cumsum(codes.sizes)[:-1]]) + first
     code_tokens = [torch.arange(start, start + size) for start, size in zip(starts.tolist(), codes.sizes, strict=True)]
-    return Vocabulary(tokenizer, code_tokens, codes.table + starts[None], first)
+    opens, closes = tokenizer.convert_tokens_to_ids(list(MARKS))
+    return Vocabulary(tokenizer, code_tokens, codes.table + starts[None], first, (opens, closes))
 
 
 class CodeRows(nn.Module):
@@ -164,7 +168,7 @@ def starting_rows(words: Tensor, vocabulary: Vocabulary, codes: Codes, texts: Se
         texts: one text per item.
 
     Returns:
-        float32 [sum of sizes, d].
+        float32 [sum of sizes and of new marks, d]; a mark starts as the mean of the words it is spelt with.
     """
     of_items = torch.stack([words[vocabulary.encode(text) or [0]].mean(0) for text in texts])  # [n, d]
     centre, spread = words.mean(0), words.std(0).norm()
@@ -177,4 +181,7 @@ def starting_rows(words: Tensor, vocabulary: Vocabulary, codes: Codes, texts: Se
         away = torch.where(used[:, None], mean - mean[used].mean(0), torch.zeros_like(mean))
         away = away / away.norm(dim=1, keepdim=True).clamp(min=1e-6)
         rows.append(centre + away * spread)
+    for mark, token in zip(MARKS, vocabulary.marks, strict=True):
+        if token >= vocabulary.first:
+            rows.append(words[vocabulary.encode(mark) or [0]].mean(0, keepdim=True))
     return torch.cat(rows)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from recbole_think.artifacts import digest, load_tensors, read_json, require_same, save_tensors, write_json
+from recbole_think.artifacts import digest, load_tensors, read_json, require_same, save_tensors, write_json, write_whole
 from recbole_think.corpus.histories import Histories
 from recbole_think.itemic.vocabulary import Vocabulary
 
@@ -37,6 +37,7 @@ class Context:
     scalar: Callable[[str, float, int], None]  # name, value, step -> TensorBoard
     show_progress: bool = True
     perplexity: Callable[[bool], float] | None = None  # of held-out general text; True = among words alone
+    stages_from: Path | None = None  # a run folder whose finished stages are taken where they match
 
 
 @dataclass
@@ -80,6 +81,8 @@ def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]
         # the parent's digest last: a refusal should name the fact itself where it can
         wanted = {"stage": stage.name, "options": asdict(stage.options), **context.facts, "parent": parent}
         folder = context.folder / stage.name
+        if context.stages_from is not None:
+            _taken(context.stages_from / stage.name, folder, wanted)
         row = _finished(folder, wanted, context.model)
         if row is None:
             log.info("stage %s: begins", stage.name)
@@ -118,6 +121,18 @@ def _finished(folder: Path, wanted: dict[str, Any], model) -> dict[str, Any] | N
     restore(folder, model)
     _drop_unfinished(folder)  # a kill between the facts and this leaves it behind
     return {**facts["row"], "skipped": True}
+
+
+def _taken(given: Path, folder: Path, wanted: dict[str, Any]) -> None:
+    """Copy a stage that another run finished with the very same facts; the facts come last, as when it was made."""
+    facts = given / "facts.json"
+    if (folder / "facts.json").is_file() or not facts.is_file() or read_json(facts)["made_from"] != wanted:
+        return
+    log.info("stage %s: taken from %s", wanted["stage"], given.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(given.iterdir(), key=lambda path: path == facts):
+        if path.is_file():
+            write_whole(folder / path.name, lambda draft, path=path: shutil.copyfile(path, draft))
 
 
 def _perplexity(context: Context, words_alone: bool) -> float | None:

@@ -9,6 +9,7 @@ from recbole_think.errors import InputError
 from recbole_think.itemic.backbone import tiny
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.vocabulary import (
+    MARKS,
     CodeHead,
     CodeRows,
     extend_tokenizer,
@@ -31,7 +32,8 @@ def test_the_tokenizer_grows_at_its_end_level_after_level():
     _, tokenizer = tiny(["text"])
     before = len(tokenizer)
     vocabulary = extend_tokenizer(tokenizer, Codes(TABLE, SIZES))
-    assert vocabulary.first == before and len(tokenizer) == before + NEW
+    assert vocabulary.first == before and len(tokenizer) == before + NEW + len(MARKS)
+    assert vocabulary.marks == (before + NEW, before + NEW + 1), "a tokenizer without them gets the marks of a thought"
     flat = torch.cat(vocabulary.code_tokens).tolist()
     assert flat == list(range(before, before + NEW))
     assert tokenizer.convert_ids_to_tokens(flat) == functools.reduce(
@@ -101,7 +103,7 @@ def test_rows_beside_the_words_are_a_resized_model(tied, spare):
     ids = torch.randint(0, first + NEW, (2, 9), generator=torch.Generator().manual_seed(0))
     ids[0, :3] = torch.tensor([first, first + NEW - 1, first - 1])
     found, wanted = model(ids).logits, twin(ids).logits
-    assert found.shape == (2, 9, first + NEW)
+    assert found.shape == (2, 9, first + NEW + len(MARKS))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     hidden = model.get_decoder()(ids).last_hidden_state
     for tokens in vocabulary.code_tokens:
@@ -162,7 +164,7 @@ def test_starting_rows_follow_the_texts_of_the_items_that_carry_the_code():
     vocabulary = extend_tokenizer(tokenizer, codes)
     words = words_of(vocabulary)
     rows = starting_rows(words, vocabulary, codes, texts)
-    assert rows.shape == (5, 16) and rows.dtype == torch.float32 and rows.isfinite().all()
+    assert rows.shape == (5 + len(MARKS), 16) and rows.dtype == torch.float32 and rows.isfinite().all()
     mean = torch.stack([words[vocabulary.encode(text)].mean(0) for text in texts])
     of_codes = torch.stack([mean[:2].mean(0), mean[2:].mean(0)])
     away = of_codes - of_codes.mean(0)

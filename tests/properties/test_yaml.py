@@ -52,7 +52,7 @@ def test_its_first_line_is_the_command_that_uses_it(path):
 def test_every_key_is_known_to_the_configuration(path):
     model = path.stem if kind(path) == "model" else "SASRec"
     dataset = path.stem if kind(path) == "dataset" else "ml-100k"
-    blocks = {*BLOCKS, "stages"} if model == "OneRecThink" else set()
+    blocks = {*BLOCKS, "stages", "stages_from"} if model == "OneRecThink" else set()
     ours = set(yaml.safe_load((properties_dir() / "overall.yaml").read_text()))
     config = ThinkConfig(model, dataset)
     recboles = set().union(*config.parameters.values())
