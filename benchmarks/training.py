@@ -148,7 +148,8 @@ def world(given: argparse.Namespace, layers: int, folder: Path) -> Context:
     histories = from_pairs(users, dice.integers(1, ITEMS + 1, len(users)), USERS + 1)
     folder.mkdir()
     return Context(
-        folder=folder, model=model, vocabulary=vocabulary, histories=histories, validate=lambda users: 0.0, seed=0,
+        folder=folder, model=model, vocabulary=vocabulary, histories=histories,
+        validate=lambda users, think: 0.0, seed=0,
         facts={}, scalar=lambda *_: None, show_progress=False,
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ def _disk_is_full(why: Exception) -> bool:
     )
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a neighbour file, then move it into place; on any failure nothing is left.
 
     Raises:

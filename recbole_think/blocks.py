@@ -4,12 +4,21 @@ from pathlib import Path
 
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
+from recbole_think.instruments import InstrumentOptions
 from recbole_think.itemic.options import BackboneOptions, ItemicOptions
 from recbole_think.prompts.options import OWN, AlignmentOptions, PromptOptions
-from recbole_think.stages.options import MultiTaskOptions, RecommendationOptions, WarmupOptions
+from recbole_think.stages.options import (
+    ActivationOptions,
+    EnhancementOptions,
+    MultiTaskOptions,
+    RecommendationOptions,
+    TeacherOptions,
+    WarmupOptions,
+)
+from recbole_think.stages.rewards import RewardOptions
 
 BUILT_IN = ("smollm2-135m", "tiny")  # backbones that need no folder
-STAGES = ("token_warmup", "multi_task", "recommendation")  # in the order they may run
+STAGES = ("token_warmup", "multi_task", "recommendation", "activation", "enhancement")  # in the order they may run
 BLOCKS = {
     "itemic": ItemicOptions,
     "backbone": BackboneOptions,
@@ -18,7 +27,12 @@ BLOCKS = {
     "token_warmup": WarmupOptions,
     "multi_task": MultiTaskOptions,
     "recommendation": RecommendationOptions,
+    "activation": ActivationOptions,
+    "teacher": TeacherOptions,
+    "enhancement": EnhancementOptions,
+    "rewards": RewardOptions,
     "decode": DecodeOptions,
+    "instruments": InstrumentOptions,
 }
 
 
@@ -45,10 +59,10 @@ def _make_paths_absolute(final: dict) -> None:
     general = (final.get("alignment") or {}).get("general")
     if isinstance(general, str) and general != OWN:
         final["alignment"]["general"] = str(Path(general).expanduser().resolve())
-    for key in ("codes_file", "ids_file"):
-        file = (final.get("itemic") or {}).get(key)
+    for block, key in (("itemic", "codes_file"), ("itemic", "ids_file"), ("activation", "rationales")):
+        file = (final.get(block) or {}).get(key)
         if isinstance(file, str) and file:
-            final["itemic"][key] = str(Path(file).expanduser().resolve())
+            final[block][key] = str(Path(file).expanduser().resolve())
     files = (final.get("itemic") or {}).get("vector_files")
     if isinstance(files, list):
         final["itemic"]["vector_files"] = [str(Path(str(file)).expanduser().resolve()) for file in files]

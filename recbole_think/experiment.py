@@ -17,7 +17,7 @@ import yaml
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
-from recbole_think import catalog, folder, leaderboard, record, report, resume
+from recbole_think import catalog, folder, leaderboard, reasoning, record, report, resume
 from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
 from recbole_think.corpus.files import require_dataset
@@ -167,11 +167,16 @@ def _experiment(config: ThinkConfig) -> None:
     progress = bool(config["show_progress"])
     with clock("fit"):
         resume.fit_once(trainer, data, progress)
-    scores = _evaluate_all(trainer, data, clock, progress)
-    record.write(Path.cwd(), config, trainer, data, scores, clock)
+    made_from = {"weights": resume.weights_digest(trainer.model), "data_fingerprint": data.fingerprint}
+    scores = _evaluate_all(trainer, data, made_from, clock, progress)
+    with clock("instruments"):
+        thinking = reasoning.measured(
+            trainer, data.test, data.until_test if config["mask_history"] else None, made_from
+        )
+    record.write(Path.cwd(), config, trainer, data, scores, clock, thinking)
 
 
-def _evaluate_all(trainer, data: Data, clock, progress: bool) -> dict[str, Scores]:
+def _evaluate_all(trainer, data: Data, made_from: dict[str, str], clock, progress: bool) -> dict[str, Scores]:
     """Validation and test under the chosen masking, and test under the other one, from one checkpoint."""
     masked = bool(trainer.config["mask_history"])
     wanted = {
@@ -179,7 +184,6 @@ def _evaluate_all(trainer, data: Data, clock, progress: bool) -> dict[str, Score
         "test": (data.test, data.until_test if masked else None),
         "test_other_masking": (data.test, None if masked else data.until_test),
     }
-    made_from = {"weights": resume.weights_digest(trainer.model), "data_fingerprint": data.fingerprint}
     scores = {}
     for name, (loader, mask) in wanted.items():
         with clock(f"evaluate_{name}"):

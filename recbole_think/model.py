@@ -6,10 +6,10 @@ Training is the trainer's business. B users, n items without padding, K beams.
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from recbole_think.itemic.codes import Codes, health
 from recbole_think.options import near_hint, read_options
 from recbole_think.prompts.options import OWN
 
+if TYPE_CHECKING:
+    from recbole_think.ranker import MaskOf, Thought
+
 log = logging.getLogger(__name__)
 
 
@@ -36,10 +39,7 @@ class Asked:
 
     users: np.ndarray  # int64 [B], RecBole ids
     prompts: list[np.ndarray]  # of each, int64 token ids
-
-    def rows(self, chosen: list[int]) -> "Asked":
-        """Some of them."""
-        return Asked(self.users[chosen], [self.prompts[row] for row in chosen])
+    histories: list[np.ndarray]  # of each, RecBole item ids the prompt shows, oldest first
 
 
 class OneRecThink(SequentialRecommender):
@@ -69,6 +69,7 @@ class OneRecThink(SequentialRecommender):
         self.folder, self.cache, self.seed = Path(config["run_folder"]), Path(config["cache_dir"]), config["seed"]
         self.fingerprint = config["data_fingerprint"]
         self.item_mask: Histories | None = None  # set by evaluation.set_mask
+        self.thinks = "activation" in config["stages"]  # whether it has learnt to; for a while another, see trainer.py
         self.ready: Iterator[tuple[int, list[int]]] | None = None  # user and list of rows ranked ahead
         self.user_field = config["USER_ID_FIELD"]
         self.items = self._read_texts(config, dataset)
@@ -166,7 +167,25 @@ class OneRecThink(SequentialRecommender):
         self.language_model = language_model
         self.vocabulary = extend_tokenizer(tokenizer, self.codes)
         teach_vocabulary(language_model, self.vocabulary, self.codes, [item.text for item in self.items])
-        self.ranker = Ranker(language_model, self.vocabulary, self.codes, self.options["prompts"].max_history)
+        self.ranker = Ranker(
+            language_model, self.vocabulary, self.codes, self.options["prompts"].max_history, self._words(), self.seed
+        )
+
+    def _words(self) -> torch.Tensor:
+        """Tokens a thought may be made of."""
+        from recbole_think.prompts.rationale import category_texts
+        from recbole_think.prompts.thinking import all_words, taught_words
+
+        taught = self.options["activation"].taught_words
+        found = taught_words(category_texts(self.items), self.vocabulary) if taught else all_words(self.vocabulary)
+        return torch.from_numpy(found)
+
+    def item_vectors(self) -> np.ndarray:
+        """What the codes were made of, or would be: float32 [n, d], unit rows."""
+        from recbole_think.itemic.build import item_vectors
+
+        vectors = item_vectors(self.options["itemic"], self.items, self.histories, self.cache, self.seed)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Name the best items of every user by beam search: float32 [B, n_items], on the CPU.
@@ -196,7 +215,7 @@ class OneRecThink(SequentialRecommender):
         """Users and prompts of an interaction of RecBole's."""
         sequences, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].cpu().numpy()
         histories = [row[:length] for row, length in zip(sequences, lengths, strict=True)]
-        return Asked(interaction[self.user_field].cpu().numpy(), self.ranker.prompts(histories))
+        return Asked(interaction[self.user_field].cpu().numpy(), self.ranker.prompts(histories), histories)
 
     def users_and_lengths(self, interaction) -> tuple[np.ndarray, np.ndarray]:
         """Users of an interaction and the tokens of their prompts, without making them: int64 [B] each."""
@@ -218,12 +237,23 @@ class OneRecThink(SequentialRecommender):
         """
         return self._ranked(self.ranker.prompts(histories), lambda rows: None if mask is None else mask[rows])
 
-    def _ranked(self, prompts: list[np.ndarray], mask_of, done=None) -> list[list[int]]:
+    def think(
+        self, prompts: list[np.ndarray], mask_of: "MaskOf", options=None, targets: np.ndarray | None = None
+    ) -> list[list["Thought"]]:
+        """Think after each prompt, as ``decode`` says or as ``options`` do; see ``Ranker.think``."""
+        return self.ranker.think(prompts, mask_of, options or self.options["decode"], self.dtype(), targets)
+
+    def _ranked(self, prompts: list[np.ndarray], mask_of: "MaskOf", done=None) -> list[list[int]]:
+        options = self.options["decode"]
+        options = replace(options, think=options.think and self.thinks)
+        return self.ranker.rank(prompts, mask_of, options, self.dtype(), done)
+
+    def dtype(self) -> torch.dtype:
+        """What lists are computed in."""
         from recbole_think.stages.precision import choose
 
-        config, options = self.language_model.config, self.options["decode"]
-        dtype = choose(options.precision, self.folder, config.hidden_size, config.intermediate_size)
-        return self.ranker.rank(prompts, mask_of, options, dtype, done)
+        config = self.language_model.config
+        return choose(self.options["decode"].precision, self.folder, config.hidden_size, config.intermediate_size)
 
     def mask_of(self, users: np.ndarray) -> torch.Tensor | None:
         """Turn the histories that may not be repeated into bool [B, n]."""

@@ -1,28 +1,45 @@
-"""Ranked lists after histories: prompts, beams, item ids, and a count of what the model answered.
+"""Ranked lists after histories: prompts, thoughts, beams, item ids, and a count of what the model answered.
 
 Takes a language model that knows the codes, and gives RecBole item ids. Knows nothing of data sets or evaluators.
 B users, n items, K length of a list.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_think.decoding.beam import beam_search
+from recbole_think.decoding.beam import Search, beam_search
+from recbole_think.decoding.exact import score_targets
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.precision import lowered
 from recbole_think.decoding.ranking import illegal_answers
+from recbole_think.decoding.reading import reader_of
+from recbole_think.decoding.sampling import noise_of, sample
+from recbole_think.decoding.thinking import Thoughts, led_to, merged
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.batching import prompt_batch, token_batches
 from recbole_think.prompts.tasks import recommendation_frame, recommendation_prompt
+from recbole_think.prompts.thinking import given_thought, thought_prompt
 
 MaskOf = Callable[[list[int]], Tensor | None]  # places in what is asked -> bool [B, n], True = may not be named
+
+
+@dataclass(frozen=True)
+class Thought:
+    """One thought, and where it led."""
+
+    ids: list[int]  # token ids, without the marks around it
+    closed: bool  # it ended by itself
+    items: list[int]  # RecBole ids its beams reached, best first
+    scores: list[float]  # their log-probabilities after this thought
+    log_prob: float | None = None  # of the item asked for
 
 
 @dataclass
@@ -33,6 +50,8 @@ class Ranker:
     vocabulary: Vocabulary
     codes: Codes
     max_history: int  # latest items a prompt shows
+    words: Tensor  # int64 [W], tokens a thought may be made of
+    seed: int = 0  # of thoughts
 
     def __post_init__(self):
         self.trie = SidTrie(torch.from_numpy(self.codes.table))
@@ -61,7 +80,7 @@ class Ranker:
         dtype: torch.dtype,
         done: Callable[[int], Any] | None = None,
     ) -> list[list[int]]:
-        """Rank after each prompt, those of like length together.
+        """Rank after each prompt, those of like length together; thinking before it answers, if ``options.think``.
 
         Args:
             prompts: int64 token ids of each.
@@ -75,18 +94,123 @@ class Ranker:
         """
         ranked: list[list[int]] = [[] for _ in prompts]
         decoder = lowered(self.language_model, dtype)
-        for rows in token_batches([len(prompt) for prompt in prompts], options.tokens_per_batch):
-            ids, attention = prompt_batch([prompts[row] for row in rows], self.vocabulary.tokenizer.pad_token_id)
-            found = beam_search(
-                decoder, ids, attention, self.trie, self.vocabulary.code_tokens, min(options.num_beams, self.trie.n),
-                options.normalize, item_mask=mask_of(rows),
-            )  # fmt: skip
-            self.count(*illegal_answers(found.codes, found.items, self.codes.table))
-            for row, items in zip(rows, found.items.tolist(), strict=True):
-                ranked[row] = [item + 1 for item in items if item >= 0]
+        for rows in self._batches(prompts, options):
+            some, mask = [prompts[row] for row in rows], mask_of(rows)
+            if options.think:
+                found = self._thoughts(decoder, some, mask, options)
+                lists = merged(found.beams, options.thoughts, options.merge)
+                beams = found.beams
+            else:
+                beams = beam_search(
+                    decoder, *prompt_batch(some, self.vocabulary.tokenizer.pad_token_id), self.trie,
+                    self.vocabulary.code_tokens, min(options.num_beams, self.trie.n), options.normalize,
+                    item_mask=mask,
+                )  # fmt: skip
+                lists = [[item for item in items if item >= 0] for items in beams.items.tolist()]
+            self.count(*illegal_answers(beams.codes, beams.items, self.codes.table))
+            for row, items in zip(rows, lists, strict=True):
+                ranked[row] = [item + 1 for item in items]
             if done is not None:
                 done(len(rows))
         return ranked
+
+    @torch.no_grad()
+    def think(
+        self, prompts: list[np.ndarray], mask_of: MaskOf, options: DecodeOptions, dtype: torch.dtype,
+        targets: np.ndarray | None = None,
+    ) -> list[list[Thought]]:  # fmt: skip
+        """Think ``options.thoughts`` times after each prompt, the very thoughts ``rank`` would have.
+
+        Args:
+            prompts: int64 token ids of each.
+            mask_of: what may not be named after some of them.
+            options: how to think.
+            dtype: what the model multiplies in.
+            targets: int64 [B], RecBole ids whose log-probability after each thought is asked for.
+        """
+        thought: list[list[Thought]] = [[] for _ in prompts]
+        decoder = lowered(self.language_model, dtype)
+        for rows in self._batches(prompts, replace(options, think=True)):
+            wanted = None if targets is None else targets[rows]
+            found = self._thoughts(decoder, [prompts[row] for row in rows], mask_of(rows), options, wanted)
+            for place, row in enumerate(rows):
+                for number in range(options.thoughts):
+                    length, beam = int(found.lengths[place, number]), place * options.thoughts + number
+                    ids = found.tokens[place, number, : length - 1].tolist()
+                    items = [item + 1 for item in found.beams.items[beam].tolist() if item >= 0]
+                    scores = found.beams.scores[beam, : len(items)].tolist()
+                    log_prob = None if found.log_probs is None else float(found.log_probs[beam])
+                    thought[row].append(Thought(ids, bool(found.closed[place, number]), items, scores, log_prob))
+        return thought
+
+    @torch.no_grad()
+    def rank_after(
+        self, prompts: list[np.ndarray], thoughts: list[list[list[int]]], mask_of: MaskOf, options: DecodeOptions,
+        dtype: torch.dtype,
+    ) -> list[list[int]]:  # fmt: skip
+        """Rank after given thoughts, as many for every prompt, as ``rank`` does after its own.
+
+        Args:
+            prompts: int64 token ids of each.
+            thoughts: of every prompt, token ids without marks.
+            mask_of: what may not be named after some of the prompts.
+            options: how lists are generated.
+            dtype: what the model multiplies in.
+        """
+        ranked: list[list[int]] = [[] for _ in prompts]
+        decoder, each = lowered(self.language_model, dtype), len(thoughts[0])
+        lengths = [each * (len(prompt) + max(map(len, told))) for prompt, told in zip(prompts, thoughts, strict=True)]
+        for rows in token_batches(lengths, options.tokens_per_batch):
+            told = [given_thought(prompts[row], thought, self.vocabulary) for row in rows for thought in thoughts[row]]
+            mask = mask_of(rows)
+            beams = beam_search(
+                decoder, *prompt_batch(told, self.vocabulary.tokenizer.pad_token_id), self.trie,
+                self.vocabulary.code_tokens, min(options.beams_each, self.trie.n), options.normalize,
+                item_mask=None if mask is None else mask.repeat_interleave(each, 0),
+            )  # fmt: skip
+            for row, items in zip(rows, merged(beams, each, options.merge), strict=True):
+                ranked[row] = [item + 1 for item in items]
+        return ranked
+
+    @torch.no_grad()
+    def log_probs(
+        self, prompts: list[np.ndarray], targets: np.ndarray, options: DecodeOptions, dtype: torch.dtype
+    ) -> np.ndarray:
+        """Log-probability of one item after each prompt, answered directly: float32 [B].
+
+        Args:
+            prompts: int64 token ids of each.
+            targets: int64 [B], RecBole ids.
+            options: how lists are generated.
+            dtype: what the model multiplies in.
+        """
+        found = np.zeros(len(prompts), dtype=np.float32)
+        decoder = lowered(self.language_model, dtype)
+        reader = reader_of(decoder, max(map(len, prompts)) + self.trie.levels)
+        fixed = Search(decoder, reader, self.trie, self.vocabulary.code_tokens, options.normalize)
+        for rows in token_batches([len(prompt) for prompt in prompts], options.tokens_per_batch):
+            batch = prompt_batch([prompts[row] for row in rows], self.vocabulary.tokenizer.pad_token_id)
+            hidden, at = reader.prompts(*batch)
+            found[rows] = score_targets(fixed, hidden, at, torch.from_numpy(targets[rows] - 1)).numpy()
+        return found
+
+    def _batches(self, prompts: list[np.ndarray], options: DecodeOptions) -> list[list[int]]:
+        """Prompts of like length together; a thought's own tokens count as well."""
+        more = options.thoughts * (options.thought_tokens + 2) if options.think else 0
+        return token_batches([len(prompt) + more for prompt in prompts], options.tokens_per_batch)
+
+    def _thoughts(
+        self, decoder: Any, prompts: list[np.ndarray], mask: Tensor | None, options: DecodeOptions,
+        targets: np.ndarray | None = None,
+    ) -> Thoughts:  # fmt: skip
+        ids, attention = prompt_batch(
+            [thought_prompt(prompt, self.vocabulary) for prompt in prompts], self.vocabulary.tokenizer.pad_token_id
+        )
+        noise = noise_of([(self.seed, crc32(prompt.tobytes())) for prompt in prompts], options.sampling)
+        samples = sample(decoder, ids, attention, options.sampling, self.vocabulary.marks[1], noise, self.words)
+        fixed = Search(decoder, samples.reader, self.trie, self.vocabulary.code_tokens, options.normalize)
+        wanted = None if targets is None else torch.from_numpy(targets - 1)
+        return led_to(fixed, samples, options.beams_each, mask, wanted)
 
     def count(self, illegal: int, answers: int) -> None:
         """Add to the answers that were given, and to those of them that name no item."""

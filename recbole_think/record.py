@@ -6,6 +6,7 @@ import resource
 import shlex
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ class Clock:
             self.seconds[phase] = round(self.seconds.get(phase, 0.0) + time.perf_counter() - start, 2)
 
 
-def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> None:
+def write(
+    folder: Path, config, trainer, data, scores: dict, clock: Clock, reasoning: dict[str, Any] | None = None
+) -> None:
     """Write ``ranks.tsv``, ``facts.json`` and, last, ``metrics.json`` (whose presence means: finished)."""
     test = scores["test"]
     _write_ranks(folder / "ranks.tsv", data, scores)
@@ -70,13 +73,18 @@ def write(folder: Path, config, trainer, data, scores: dict, clock: Clock) -> No
             "seconds": clock.seconds,
             "stages": stages,
             "perplexity": perplexities(stages),
-            "alignment": {row["stage"]: row["figures"] for row in stages if row["figures"]},
+            "alignment": {row["stage"]: row["figures"] for row in stages if "captions" in row["figures"]},
             "peak_memory_mib": peak_memory_mib(),
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
             "train_tokens": getattr(trainer, "train_tokens", None),
             "health": getattr(trainer.model, "health", None),
             "command": command(config),
-            "samples": samples(config, data, test),
+            "samples": samples(config, data, test, (reasoning or {}).get("thoughts") or {}),
+            **(
+                {"reasoning": {key: value for key, value in reasoning.items() if key != "thoughts"}}
+                if reasoning
+                else {}
+            ),
             **common,
             "hardware": hardware(),
             "finished": time.strftime("%Y-%m-%d %H:%M:%S%z"),
@@ -146,8 +154,15 @@ def _word(value: Any) -> str:
     return shlex.quote("~" if value is None else str(value))
 
 
-def samples(config, data, scores) -> list[dict[str, Any]]:
-    """Return the first test users: latest history, first recommendations and target, as titles where there are any."""
+def samples(config, data, scores, thoughts: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    """Return the first test users: latest history, first recommendations and target, as titles where there are any.
+
+    Args:
+        config: RecBole's configuration.
+        data: loaders and histories.
+        scores: of the test.
+        thoughts: by raw user id, what was thought.
+    """
     dataset = data.test.dataset
     names, users = dataset.field2id_token[dataset.iid_field], dataset.field2id_token[dataset.uid_field]
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
@@ -157,6 +172,7 @@ def samples(config, data, scores) -> list[dict[str, Any]]:
         {
             "user": str(users[user]),
             "history": [titles[item] for item in data.until_test.of(user)[-5:]],
+            **({"thoughts": thoughts[str(users[user])]} if str(users[user]) in thoughts else {}),
             "recommended": [titles[item] for item in items[:LISTED]],
             "target": titles[target_of[user]],
             "rank": int(rank),  # titles may be shared, so the hit is told by its place; 0 = beyond the whole list

@@ -23,6 +23,7 @@ def summary(result: dict[str, Any]) -> str:
         *([_language(metrics)] if metrics.get("perplexity") else []),
         *([_alignment(metrics["alignment"])] if metrics.get("alignment") else []),
         _metrics(result),
+        *([_reasoning(metrics["reasoning"])] if metrics.get("reasoning") else []),
         *([_samples(metrics["samples"])] if metrics.get("samples") else []),
         f"report: {Path(result['run_folder']) / 'report.html'}",
         f"run folder: {result['run_folder']}",
@@ -93,14 +94,37 @@ def _metrics(result: dict[str, Any]) -> str:
     return f"{note}\n{table(rows)}\n\nthe same checkpoint under the other masking\n{table([twin])}"
 
 
+def _reasoning(found: dict[str, Any]) -> str:
+    many = found["candidates"]
+    lines = [
+        f"thinking, on {found['n_users']:,} test users: {many['thoughts']} thoughts x {many['beams_each']} beams; "
+        f"the twins have {many['twin_beams']} candidates as well"
+    ]
+    names = list(found["p_value"])
+    lines.append(f"{'':<28}" + "".join(f"{name:>12}" for name in names))
+    for row in ("thinking", "twin", "empty", "other_user"):
+        label = {"twin": "without thinking", "empty": "after an empty thought", "other_user": "after another user's"}
+        lines.append(f"  {label.get(row, row):<26}" + "".join(f"{found[row][name]:>12.4f}" for name in names))
+    dll, tokens = found["dll"], found["thought_tokens"]
+    valid = found["citation_validity"]
+    cited = "" if valid is None else f"; {valid:.0%} of the items cited are in the history"
+    lines += [
+        f"  log p(true item) changes by {dll['mean']:+.3f} ± {dll['standard_error']:.3f} nats after a thought "
+        f"(up for {dll['share_positive']:.0%})",
+        f"  {tokens['mean']:.0f} tokens a thought, {found['cost_ratio']:.1f} x the time of the twin{cited}",
+    ]
+    return "\n".join([*lines, *(f"  {note}" for note in found["notes"])])
+
+
 def _samples(samples: list[dict[str, Any]]) -> str:
     blocks = []
     for sample in samples[:SHOWN]:
         listed = sample["recommended"][:SHOWN]
         hit = [" <- the true next one" if title == sample["target"] else "" for title in listed]
         lines = [f"    {n}. {title}{mark}" for n, (title, mark) in enumerate(zip(listed, hit, strict=True), 1)]
+        thought = f"  thought: {sample['thoughts'][0]}\n" if sample.get("thoughts") else ""
         blocks.append(
-            f"user {sample['user']}\n  lately: {'; '.join(sample['history'])}\n  recommended:\n"
+            f"user {sample['user']}\n  lately: {'; '.join(sample['history'])}\n{thought}  recommended:\n"
             + "\n".join(lines)
             + f"\n  true next: {sample['target']}"
         )

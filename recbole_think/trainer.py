@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +13,31 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 
+from recbole_think.corpus.histories import targets
 from recbole_think.prompts.options import OWN
 from recbole_think.shards import ranked_ahead
 from recbole_think.stages.stage import Context, Stage, run_stages
 
 if TYPE_CHECKING:
+    from recbole_think.decoding.options import DecodeOptions
+    from recbole_think.prompts.filters import Filter
     from recbole_think.prompts.material import Material
+    from recbole_think.ranker import Thought
+    from recbole_think.stages.enhancement import Thinking
+    from recbole_think.stages.held_out import HeldOut
+    from recbole_think.stages.sources import Source
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def answering(model, think: bool) -> Iterator[None]:
+    """Within the block a model answers after thinking (where ``decode.think`` says so too), or directly."""
+    before, model.thinks = model.thinks, think
+    try:
+        yield
+    finally:
+        model.thinks = before
 
 
 class ThinkTrainer(Trainer):
@@ -42,16 +61,98 @@ class ThinkTrainer(Trainer):
 
     def stages(self) -> list[Stage]:
         """The recipe, in order."""
+        from recbole_think.stages.activation import Activation
         from recbole_think.stages.alignment import MultiTask, TokenWarmup
         from recbole_think.stages.recommendation import Recommendation
 
-        options = self.model.options
+        options, wanted = self.model.options, self.config["stages"]
         known: list[Stage] = [
             TokenWarmup(options["token_warmup"], self.material, self._judge),
             MultiTask(options["multi_task"], self.material, self._judge),
             Recommendation(options["recommendation"], options["prompts"].max_history),
-        ]
-        return [stage for stage in known if stage.name in self.config["stages"]]
+            Activation(
+                options["activation"], options["prompts"].max_history, self._source, self.model.item_vectors,
+                self._filter(), self._think, self.model.ranker.words,
+            ),
+        ]  # fmt: skip
+        if "enhancement" in wanted:  # trl takes a while to import
+            from recbole_think.stages.enhancement import Enhancement
+
+            known.append(Enhancement(options["enhancement"], options["rewards"], self._thinking(), self._held_out))
+        return [stage for stage in known if stage.name in wanted]
+
+    def _thinking(self) -> Thinking:
+        from recbole_think.stages.enhancement import Thinking
+
+        model, decode = self.model, self.model.options["decode"]
+        return Thinking(
+            model.codes, model.ranker.trie, model.ranker.words.numpy(), decode.thought_tokens, decode.normalize,
+            model.options["prompts"].max_history, bool(self.config["mask_history"]),
+        )  # fmt: skip
+
+    def _held_out(self, choosing: int, measured: int) -> HeldOut:
+        """What measures the reward on validation users that do not choose the checkpoint (if there are any others)."""
+        from recbole_think.stages.held_out import mean_rewards
+        from recbole_think.stages.rewards import Led
+
+        model, options, rewards = self.model, self.model.options["enhancement"], self.model.options["rewards"]
+        loader = self._valid_data
+        dice = np.random.default_rng([self.config["seed"], 8000])
+        others = np.setdiff1d(np.arange(len(loader.dataset)), self._chosen(len(loader.dataset), choosing))
+        rows = np.sort(dice.permutation(others if len(others) else np.arange(len(loader.dataset)))[:measured])
+        asked = model.asked(loader.collate_fn(rows)[0])
+        wanted = targets(loader.dataset)[1][rows]
+        decode = replace(
+            model.options["decode"], thoughts=options.held_out_rationales, temperature=options.temperature,
+            num_beams=options.held_out_rationales * options.beams,
+        )  # fmt: skip
+
+        def measure(language_model) -> np.ndarray:
+            language_model.eval()
+            masks = lambda places: model.mask_of(asked.users[places])  # noqa: E731
+            thought = model.think(asked.prompts, masks, decode, wanted)
+            table = model.codes.table
+            return mean_rewards(
+                [
+                    [
+                        rewards.total(
+                            Led(
+                                table[np.array(one.items, dtype=np.int64) - 1], np.array(one.items), target,
+                                table[target - 1], options.beams, len(one.ids), decode.thought_tokens, one.closed,
+                                one.log_prob,
+                            )
+                        )
+                        for one in of_user
+                    ]
+                    for of_user, target in zip(thought, wanted.tolist(), strict=True)
+                ]
+            )  # fmt: skip
+
+        return measure
+
+    def _filter(self) -> Filter:
+        from recbole_think.prompts.filters import Filter
+
+        options = self.model.options["activation"]
+        return Filter(self.model.items, self.model.vocabulary, options.shortest, options.longest)
+
+    def _think(self, prompts: list[np.ndarray], options: DecodeOptions) -> list[list[Thought]]:
+        return self.model.think(prompts, lambda rows: None, options)
+
+    def _source(self) -> Source:
+        """Who explains, as ``activation.source`` names them."""
+        from recbole_think.stages.answers import Answers
+        from recbole_think.stages.sources import Category, Own, Teacher
+        from recbole_think.stages.teaching import Asker
+
+        model, options, shown = self.model, self.model.options["activation"], bool(self.config["show_progress"])
+        if options.source == "category":
+            return Category(options, model.items)
+        path = Path(options.rationales or model.cache / "rationales" / f"{model.fingerprint}.sqlite")
+        answers = Answers(path, model.fingerprint)
+        if options.source == "self":
+            return Own(model.language_model, model.vocabulary, options.longest, answers, model.seed, shown)
+        return Teacher(Asker(model.options["teacher"], shown), model.items, answers)
 
     def material(self) -> Material:
         """What alignment is made of; gathered when first asked for, since a finished run needs none of it."""
@@ -99,6 +200,7 @@ class ThinkTrainer(Trainer):
             Best validation score and None (the full validation result comes from evaluating the restored model).
         """
         self.eval_collector.data_collect(train_data)
+        self._valid_data = valid_data
         self.stage_rows = run_stages(self.stages(), self.context(valid_data, show_progress))
         self.parents = {row["stage"]: row["digest"] for row in self.stage_rows}
         self.best_valid_score = self.stage_rows[-1]["best_score"] if self.stage_rows else float("nan")
@@ -114,7 +216,7 @@ class ThinkTrainer(Trainer):
             vocabulary=model.vocabulary,
             histories=model.histories,
             perplexity=self._perplexity,
-            validate=lambda users: self._score(self._sampled(valid_data, users)),
+            validate=lambda users, think: self._score(self._sampled(valid_data, users), think),
             seed=self.config["seed"],
             facts={
                 "data_fingerprint": model.fingerprint,
@@ -134,8 +236,8 @@ class ThinkTrainer(Trainer):
 
         return general_perplexity(self.model.language_model, self.material(), words_alone)
 
-    def _score(self, loader) -> float:
-        with ranked_ahead(self.model, loader):
+    def _score(self, loader, think: bool) -> float:
+        with answering(self.model, think), ranked_ahead(self.model, loader):
             score, _ = self._valid_epoch(loader)
         self.eval_collector.forget()
         return score if self.valid_metric_bigger else -score
@@ -146,7 +248,12 @@ class ThinkTrainer(Trainer):
         if not users or users >= len(dataset):
             return loader
         if self._sample is None or self._sample[0] != users:
-            chosen = np.random.default_rng(self.config["seed"]).choice(len(dataset), users, replace=False)
-            part = dataset.copy(dataset.inter_feat[torch.from_numpy(np.sort(chosen))])
+            part = dataset.copy(dataset.inter_feat[torch.from_numpy(self._chosen(len(dataset), users))])
             self._sample = users, type(loader)(self.config, part, loader._sampler, shuffle=False)
         return self._sample[1]
+
+    def _chosen(self, count: int, users: int) -> np.ndarray:
+        """Rows of the sample of validation users, out of ``count``; all of them for 0."""
+        if not users or users >= count:
+            return np.arange(count)
+        return np.sort(np.random.default_rng(self.config["seed"]).choice(count, users, replace=False))

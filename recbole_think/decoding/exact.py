@@ -77,3 +77,31 @@ class _Descent:
             tokens = fixed.code_tokens[level][code[some]].expand(users, -1)
             deeper, place = fixed.reader.step(at, tokens, parent[some].expand(users, -1))
             self.below(level + 1, child[some], deeper, place, scores[:, some])
+
+
+@torch.no_grad()
+def score_targets(fixed: Search, hidden: Tensor, at: Any, items: Tensor) -> Tensor:
+    """Score one item after each row, from where the reader stands; ``at`` stays usable.
+
+    Args:
+        fixed: model, catalogue and normalisation.
+        hidden: [R, 1, d], what the first code is predicted from.
+        at: the reader's place, of R rows.
+        items: int64 [R], rows of the catalogue.
+
+    Returns:
+        float32 [R], log-probabilities.
+    """
+    trie, rows = fixed.trie, len(items)
+    leaves = trie.places[items].long()
+    nodes, total = torch.zeros(rows, 1, dtype=torch.int64), torch.zeros(rows)
+    for level in range(trie.levels):
+        child, code, gained = fixed.expand(level, nodes, hidden, None)
+        begin, end = trie.span(level + 1, child[:, 0])
+        chosen = ((begin <= leaves[:, None]) & (leaves[:, None] < end)).int().argmax(1, keepdim=True)  # [R, 1]
+        total += gained[:, 0].gather(1, chosen).squeeze(1)
+        nodes = child[:, 0].gather(1, chosen)
+        if level + 1 < trie.levels:
+            tokens = fixed.code_tokens[level][code[:, 0].gather(1, chosen)]
+            hidden, at = fixed.reader.step(at, tokens, torch.zeros_like(nodes))
+    return total

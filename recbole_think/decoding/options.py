@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from recbole_think.decoding.likelihood import NORMALIZE
+from recbole_think.decoding.sampling import SampleOptions
+from recbole_think.decoding.thinking import MERGE
 from recbole_think.options import check
 
 
@@ -10,12 +12,38 @@ from recbole_think.options import check
 class DecodeOptions:
     """How one recommendation list is generated (YAML block ``decode:``)."""
 
-    num_beams: int = 50  # at least max(topk)
+    think: bool = True  # think before answering, where the model has learnt to (stage activation)
+    thoughts: int = 5  # sampled thoughts a user
+    thought_tokens: int = 32  # longest thought; one that has not ended by then is closed
+    temperature: float = 1.0  # of thoughts; 0 = the most likely words, and one thought is all there is
+    merge: str = "marginal"  # lists of several thoughts into one: marginal, max, vote
+    num_beams: int = (
+        50  # in all, at least max(topk); thoughts share them evenly, so that thinking has no more candidates
+    )
     normalize: str = "level"  # softmax over: vocab, level (as trained), valid (legal children alone)
     tokens_per_batch: int = 16384  # padded prompt tokens decoded together
     precision: str = "float32"  # auto, float32, bfloat16; scores are float32 in any case
 
+    @property
+    def beams_each(self) -> int:
+        """Beams of one thought."""
+        return -(-self.num_beams // self.thoughts)
+
+    @property
+    def sampling(self) -> SampleOptions:
+        """How thoughts are drawn; the closing mark is a token of its own."""
+        return SampleOptions(self.thoughts, self.thought_tokens + 1, self.temperature)
+
     def __post_init__(self):
+        check(isinstance(self.think, bool), f"decode.think must be true or false, got {self.think!r}")
+        for name in ("thoughts", "thought_tokens"):
+            check(getattr(self, name) >= 1, f"decode.{name} must be at least 1, got {getattr(self, name)}")
+        check(self.temperature >= 0, f"decode.temperature must not be negative, got {self.temperature}")
+        check(
+            self.temperature > 0 or self.thoughts == 1,
+            f"decode.temperature=0 thinks the same {self.thoughts} times over: set decode.thoughts=1",
+        )
+        check(self.merge in MERGE, f"decode.merge must be one of {MERGE}, got {self.merge!r}")
         check(self.num_beams >= 1, f"decode.num_beams must be at least 1, got {self.num_beams}")
         check(self.normalize in NORMALIZE, f"decode.normalize must be one of {NORMALIZE}, got {self.normalize!r}")
         check(self.tokens_per_batch > 0, f"decode.tokens_per_batch must be positive, got {self.tokens_per_batch}")

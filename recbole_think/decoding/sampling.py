@@ -1,13 +1,17 @@
 """Several continuations of every prompt, sampled side by side: the prompt is read once, however many there are.
 
 What was sampled stays read: beams may go on from the end of every continuation without reading it again.
-What is sampled is sampled in full vocabulary; what may not be said is named by the caller.
-B prompts, N continuations of each, S tokens of the longest, V vocabulary, d hidden size.
+What may be said is named by the caller: a few hundred words cost a small part of 49,152.
+Chance comes in as numbers, one per token, so that a continuation is the same in any company, and so that two models
+can be compared under the same chance (inverse transform sampling).
+B prompts, N continuations of each, S tokens of the longest, V tokens that may be said, d hidden size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +44,9 @@ class Samples:
 
     tokens: Tensor  # int64 [B, N, S], the stop token last, then padding with it
     lengths: Tensor  # int64 [B, N], tokens of each, the stop token included
-    log_probs: Tensor  # float32 [B, N, S] of each token before temperature and top_k; 0 behind the end
+    log_probs: (
+        Tensor  # float32 [B, N, S] of each token before temperature and top_k; 0 behind the end, and if not drawn
+    )
     closed: Tensor  # bool [B, N], True = it stopped by itself, False = it was closed at the limit
     hidden: Tensor  # [B * N, 1, d], after the stop token
     reader: Reader
@@ -54,8 +60,8 @@ def sample(
     attention_mask: Tensor,
     options: SampleOptions,
     stop: int,
-    generator: torch.Generator,
-    banned: Tensor | None = None,
+    noise: Tensor,
+    only: Tensor | None = None,
 ) -> Samples:
     """Draw ``options.samples`` continuations of each prompt.
 
@@ -65,15 +71,15 @@ def sample(
         attention_mask: int64 [B, T].
         options: how to draw.
         stop: token that ends a continuation.
-        generator: randomness, on the CPU.
-        banned: int64 token ids that are never drawn.
+        noise: float32 [B, N, max_tokens] in [0, 1), on the CPU, as ``noise_of`` gives it.
+        only: int64 token ids that may be drawn, in rising order; None = all.
 
     Raises:
-        InputError: the stop token is banned.
+        InputError: the stop token may not be drawn.
         FloatingPointError: the model gives logits that are not numbers.
     """
-    if banned is not None and (banned == stop).any():
-        raise InputError(f"the stop token {stop} is banned: a continuation could never end")
+    if only is not None and not (only == stop).any():
+        raise InputError(f"the stop token {stop} may not be drawn: a continuation could never end")
     reader = reader_of(model, input_ids.shape[1] + options.max_tokens + AFTER)
     hidden, at = reader.prompts(input_ids, attention_mask)
     users, count = len(input_ids), options.samples
@@ -82,13 +88,15 @@ def sample(
     live, closed = torch.ones(users, count, dtype=torch.bool), torch.zeros(users, count, dtype=torch.bool)
     tokens, log_probs, lengths = [], [], torch.zeros(users, count, dtype=torch.int64)
     for place in range(options.max_tokens):
-        likely = _log_probs(model, hidden, banned)  # [B, N, V]
-        drawn = _draw(likely, options, generator)
+        likely = _log_probs(model, hidden, only)  # [B, N, V]
+        place_of = _draw(likely, options, noise[:, :, place])
+        drawn = place_of if only is None else only[place_of]
         closed |= live & (drawn == stop)
         over = ~live if place + 1 < options.max_tokens else torch.ones_like(live)
+        of_drawn = likely.gather(2, place_of.unsqueeze(2)).squeeze(2)
+        log_probs.append(of_drawn.masked_fill(over & ~(live & (drawn == stop)), 0.0))
         drawn = drawn.masked_fill(over, stop)
         tokens.append(drawn)
-        log_probs.append(likely.gather(2, drawn.unsqueeze(2)).squeeze(2).masked_fill(~live, 0.0))
         lengths += live
         parent = torch.zeros_like(drawn) if place == 0 else None  # all go off from the prompt, then each by itself
         hidden, at = reader.step(at, drawn, parent, live)
@@ -100,25 +108,42 @@ def sample(
     return Samples(torch.stack(tokens, 2), lengths, torch.stack(log_probs, 2), closed, ends, reader, reader.opened(at))
 
 
-def _draw(likely: Tensor, options: SampleOptions, generator: torch.Generator) -> Tensor:
-    """One token of each distribution [B, N, V]: int64 [B, N]."""
+def noise_of(seeds: Sequence[Sequence[int]], options: SampleOptions) -> Tensor:
+    """Numbers in [0, 1) for every token of every continuation, from one seed per prompt: float32 [B, N, S]."""
+    shape = options.samples, options.max_tokens
+    drawn = [np.random.default_rng(list(seed)).random(shape, dtype=np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(drawn))
+
+
+def _draw(likely: Tensor, options: SampleOptions, noise: Tensor) -> Tensor:
+    """Place of one token of each distribution [B, N, V], by the numbers [B, N]: int64 [B, N]."""
     if options.temperature == 0:
         return likely.argmax(2)
-    flat = likely.flatten(0, 1) / options.temperature
+    flat = likely / options.temperature
     if options.top_k:
-        least = flat.topk(min(options.top_k, flat.shape[1])).values[:, -1:]
+        least = flat.topk(min(options.top_k, flat.shape[2])).values[..., -1:]
         flat = flat.masked_fill(flat < least, -torch.inf)
-    return torch.multinomial(flat.softmax(1), 1, generator=generator).view(likely.shape[:2])
+    sums = flat.softmax(2).cumsum(2)
+    # the last sum is not quite 1; a place whose sum is that of the one before has no share, and is never found
+    found = torch.searchsorted(sums, noise.unsqueeze(2) * sums[..., -1:], right=True).squeeze(2)
+    last = torch.searchsorted(sums, sums[..., -1:].contiguous()).squeeze(2)
+    return torch.minimum(found, last)
 
 
-def _log_probs(model: Any, hidden: Tensor, banned: Tensor | None) -> Tensor:
-    """Log-probabilities of the next token: float32 [B, N, V], on the CPU."""
-    logits = model.get_output_embeddings()(_at_head(model, hidden)).float().cpu()
+def _log_probs(model: Any, hidden: Tensor, only: Tensor | None) -> Tensor:
+    """Log-probabilities of the next token among those that may be said: float32 [B, N, V], on the CPU."""
+    logits = _logits(model.get_output_embeddings(), _at_head(model, hidden), only).float().cpu()
     if not torch.isfinite(logits).all():
         raise FloatingPointError("the language model gave NaN or infinite logits while sampling")
-    if banned is not None:
-        logits[..., banned] = -torch.inf
     return logits.log_softmax(2)
+
+
+def _logits(head: Any, hidden: Tensor, only: Tensor | None) -> Tensor:
+    if only is None:
+        return head(hidden)
+    if hasattr(head, "token_logits"):
+        return head.token_logits(hidden, only)
+    return head(hidden)[..., only.to(hidden.device)]
 
 
 def _at_head(model: Any, hidden: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codes: Codes) -> Vocabu
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in new], special_tokens=True)
     starts = np.concatenate([[0], np.cumsum(codes.sizes)[:-1]]) + first
     code_tokens = [torch.arange(start, start + size) for start, size in zip(starts.tolist(), codes.sizes, strict=True)]
-    opens, closes = tokenizer.convert_tokens_to_ids(list(MARKS))
+    opens, closes = (int(tokenizer.get_vocab()[mark]) for mark in MARKS)
     return Vocabulary(tokenizer, code_tokens, codes.table + starts[None], first, (opens, closes))
 
 
@@ -128,6 +128,27 @@ class CodeHead(nn.Module):
         if self._cast is None or self._cast[0] != made_of:
             self._cast = (made_of, weight.to(dtype))
         return self._cast[1]
+
+    def token_rows(self, tokens: Tensor) -> Tensor | None:
+        """Rows of some words and codes, float32 [len(tokens), d]; None if the backbone's head is not rows alone.
+
+        Rows of words are taken as frozen; those of codes learn.
+        """
+        words = self.words(torch.float32)
+        if words is None:
+            return None
+        tokens = tokens.to(self.rows.device)
+        told = words[tokens.clamp(max=self.first - 1)]
+        named = self.rows[(tokens - self.first).clamp(min=0)].float()
+        return torch.where((tokens < self.first).unsqueeze(1), told, named)
+
+    def token_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of some words and codes: [..., d] -> float32 [..., len(tokens)], whatever the precision around it."""
+        rows = self.token_rows(tokens) if 2 * len(tokens) < self.first else None
+        if rows is None:
+            return self(hidden)[..., tokens.to(hidden.device)].float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return functional.linear(hidden.float(), rows)
 
     def code_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Logits of some itemic tokens: [..., d] -> float32 [..., len(tokens)], whatever the precision around it."""

@@ -42,7 +42,7 @@ class Row:
     @property
     def tokens(self) -> int:
         """Real tokens of the row."""
-        return self.shared + sum(len(example.input_ids) - self.shared for example in self.examples)
+        return self.shared + sum(example.tokens - self.shared for example in self.examples)
 
 
 def packed_rows(examples: Sequence[Example], shared: int, longest: int) -> list[Row]:
@@ -56,7 +56,7 @@ def packed_rows(examples: Sequence[Example], shared: int, longest: int) -> list[
     rows: list[list[Example]] = []
     used = longest + 1
     for example in examples:
-        body = len(example.input_ids) - shared
+        body = example.tokens - shared
         if used + body > longest:
             rows.append([])
             used = shared
@@ -79,32 +79,67 @@ def packed_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
         numbers to add.
     """
     longest = max(row.tokens for row in rows)
-    ids, positions = np.full((len(rows), longest), pad), np.zeros((len(rows), longest), dtype=np.int64)
-    labels, part = np.full((len(rows), longest), IGNORED), np.full((len(rows), longest), -1)
-    plain = np.zeros((len(rows), longest), dtype=bool)
-    for number, (row, shared) in enumerate((row.examples, row.shared) for row in rows):
-        ids[number, :shared], positions[number, :shared] = row[0].input_ids[:shared], np.arange(shared)
-        part[number, :shared] = 0
-        begin = shared
-        for segment, example in enumerate(row, start=1):
-            body, wanted = example.input_ids[shared:], example.supervised[shared:]
-            place = slice(begin, begin + len(body))
-            ids[number, place], part[number, place] = body, segment
-            positions[number, place] = shared + np.arange(len(body))
-            plain[number, place] = example.plain
-            labels[number, begin : begin + len(body) - 1] = np.where(wanted[1:], body[1:], IGNORED)
+    sheet = _Sheet(len(rows), longest, pad)
+    for number, row in enumerate(rows):
+        sheet.fill(number, row)
+    return sheet.tensors()
+
+
+class _Sheet:
+    """Rows of a batch being laid out, token by token: R rows of T places."""
+
+    def __init__(self, rows: int, longest: int, pad: int):
+        self.ids, self.positions = np.full((rows, longest), pad), np.zeros((rows, longest), dtype=np.int64)
+        self.labels, self.plain = np.full((rows, longest), IGNORED), np.zeros((rows, longest), dtype=bool)
+        self.segment = np.full((rows, longest), -1)  # 0 = the shared prefix, -1 = padding
+        self.before: list[tuple[int, slice, slice]] = []  # row, places of a branch, places of the sequence it sees
+
+    def fill(self, row: int, given: Row) -> None:
+        """Lay out the shared prefix, then every example and what branches off it."""
+        shared = given.shared
+        self.ids[row, :shared], self.positions[row, :shared] = given.examples[0].input_ids[:shared], np.arange(shared)
+        self.segment[row, :shared] = 0
+        begin, segment = shared, 0
+        for example in given.examples:
+            trunk = begin
+            body, supervised = example.input_ids[shared:], example.supervised[shared:]
+            segment += 1
+            self._put(row, begin, segment, shared, body, supervised, np.full(len(body), example.plain))
             begin += len(body)
-    segments = torch.from_numpy(part)
-    same = segments.unsqueeze(2) == segments.unsqueeze(1)  # padding (-1) sees padding alone, its rows count nowhere
-    seen = (same | (segments == 0).unsqueeze(1)) & torch.ones(longest, longest, dtype=torch.bool).tril()
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "position_ids": torch.from_numpy(positions),
-        "labels": torch.from_numpy(labels),
-        "plain": torch.from_numpy(plain),
-        "attention_mask": mask.unsqueeze(1),
-    }
+            for branch in example.branches:
+                segment += 1
+                self._put(row, begin, segment, branch.at, branch.input_ids, branch.supervised, branch.plain)
+                end = begin + len(branch.input_ids)
+                self.before.append((row, slice(begin, end), slice(trunk, trunk + branch.at - shared)))
+                begin = end
+
+    def _put(
+        self, row: int, begin: int, segment: int, position: int, ids: np.ndarray, supervised: np.ndarray,
+        plain: np.ndarray,
+    ) -> None:  # fmt: skip
+        place = slice(begin, begin + len(ids))
+        self.ids[row, place], self.segment[row, place] = ids, segment
+        self.positions[row, place] = position + np.arange(len(ids))
+        predicting = slice(begin, begin + len(ids) - 1)
+        self.labels[row, predicting] = np.where(supervised[1:], ids[1:], IGNORED)
+        self.plain[row, predicting] = plain[1:]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See ``packed_batch``."""
+        segments = torch.from_numpy(self.segment)
+        longest = segments.shape[1]
+        same = segments.unsqueeze(2) == segments.unsqueeze(1)  # padding sees padding alone, its rows count nowhere
+        seen = (same | (segments == 0).unsqueeze(1)) & torch.ones(longest, longest, dtype=torch.bool).tril()
+        for row, branch, before in self.before:
+            seen[row, branch, before] = True
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+        return {
+            "input_ids": torch.from_numpy(self.ids),
+            "position_ids": torch.from_numpy(self.positions),
+            "labels": torch.from_numpy(self.labels),
+            "plain": torch.from_numpy(self.plain),
+            "attention_mask": mask.unsqueeze(1),
+        }
 
 
 def prompt_batch(prompts: Sequence[np.ndarray], pad: int) -> tuple[Tensor, Tensor]:

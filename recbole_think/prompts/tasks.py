@@ -19,12 +19,28 @@ from recbole_think.prompts.templates import RECOMMENDATION_SYSTEM, RECOMMENDATIO
 
 
 @dataclass(frozen=True)
+class Branch:
+    """S tokens that go on from somewhere within a sequence and are seen by nothing else; the first is given."""
+
+    at: int  # tokens of the sequence that come before
+    input_ids: np.ndarray  # int64 [S]
+    supervised: np.ndarray  # bool [S]
+    plain: np.ndarray  # bool [S], as of an example, token by token
+
+
+@dataclass(frozen=True)
 class Example:
-    """One training sequence of T tokens."""
+    """One training sequence of T tokens, and what goes on from places within it."""
 
     input_ids: np.ndarray  # int64 [T]
     supervised: np.ndarray  # bool [T], True = this token is to be predicted
     plain: bool = False  # True = out of the whole vocabulary; False = a code competes with those of its level alone
+    branches: tuple[Branch, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the sequence and of its branches."""
+        return len(self.input_ids) + sum(len(branch.input_ids) for branch in self.branches)
 
 
 def recommendation_frame(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:

@@ -10,3 +10,15 @@ PERSONA_CHOSE = " Chose:"
 
 CAPTION_SYSTEM = "You describe the item a code stands for."
 CAPTION_USER = "What is {item}?"
+
+RATIONALE_NOTHING = "something else"
+RATIONALE_NEXT = " Next: {kinds}."
+
+EXPLAIN_SYSTEM = "You explain in one short sentence why an item comes next in a list."
+EXPLAIN_USER = "After {history} came {target}. Why?"
+TEACHER_SYSTEM = (
+    "You explain choices. Answer with one or two short sentences about what the listed items have in common that makes "
+    "the chosen one fit. Refer to listed items by their number in square brackets, such as [2]. Never name, quote or "
+    "number the chosen item itself."
+)
+TEACHER_USER = "Someone chose, lately:\n{lines}\n\nThen they chose: {target}\n\nWhy does it fit?"

@@ -1,8 +1,8 @@
 """The loss of every supervised stage: cross-entropy of the tokens an example supervises.
 
 Of a recommendation a code competes with the codes of its level alone, since a trie will never let a word follow there;
-of a plain text every token competes with all words and codes.
-N supervised positions of a batch, S codes of a level, d hidden size.
+of a plain text every token competes with all words and codes, of a thought with those it may be made of.
+N supervised positions of a batch, S codes of a level, W words of thoughts, d hidden size.
 """
 
 import math
@@ -16,7 +16,9 @@ from recbole_think.prompts.batching import IGNORED
 from recbole_think.stages.cross_entropy import vocabulary_loss
 
 
-def token_loss(model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float) -> Tensor:
+def token_loss(
+    model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float, words: Tensor | None = None
+) -> Tensor:
     """Mean cross-entropy of the supervised tokens of a batch.
 
     Args:
@@ -24,16 +26,24 @@ def token_loss(model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropo
         batch: what ``packed_batch`` gives; labels stand at the position that predicts them.
         code_tokens: L int64 tensors of token ids.
         dropout: share of embedded features dropped while training.
+        words: int64 [W], rising: what plain tokens are predicted out of; None = all words and codes.
     """
     hidden, targets, plain = _supervised(model, batch, dropout)
     head, total = model.get_output_embeddings(), torch.zeros((), device=hidden.device)
     if plain.any():
-        total = total + vocabulary_loss(head, hidden[plain], targets[plain])
+        of_plain = hidden[plain], targets[plain]
+        total = total + (vocabulary_loss(head, *of_plain) if words is None else _loss_among(head, *of_plain, words))
     for tokens in code_tokens:
         of_level = ~plain & (targets >= tokens[0]) & (targets <= tokens[-1])
         logits = head.code_logits(hidden[of_level], tokens)  # float32 [N_level, S]
         total = total + functional.cross_entropy(logits, targets[of_level] - tokens[0], reduction="sum")
     return total / len(targets)
+
+
+def _loss_among(head, hidden: Tensor, targets: Tensor, words: Tensor) -> Tensor:
+    """Summed cross-entropy of tokens out of ``words``, which hold them all."""
+    places = torch.searchsorted(words.to(targets.device), targets)
+    return functional.cross_entropy(head.token_logits(hidden, words), places, reduction="sum")
 
 
 @torch.no_grad()

@@ -3,45 +3,58 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from recbole_think.decoding.options import DecodeOptions
 from recbole_think.options import check
 from recbole_think.prompts.options import TASKS
 
+SOURCES = ("category", "self", "teacher")
+UNLED = ("direct", "resample", "keep")
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """What the training of every stage is told."""
+class StageOptions:
+    """What every stage is told."""
 
     block: ClassVar[str] = ""  # name of the YAML block, for errors
 
-    row_learning_rate: float = 3e-3  # of the itemic token rows
     warmup: float = 0.05  # share of the steps
-    tokens_per_batch: int = 2048  # tokens of one optimizer step
-    row_tokens: int = 192  # examples are packed into rows of this many tokens
-    dropout: float = 0.1  # on embedded tokens
     max_grad_norm: float = 1.0
     validations: int = 3  # evenly spaced, the last after the last step; the best one's weights are kept
     checkpoints: int = 4  # evenly spaced points an interrupted run can go on from
     precision: str = "auto"  # auto = bfloat16 where measured faster
     gradient_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, slower
-    compile: str = "auto"  # decoder layers through torch.compile; auto = where the stage is long enough to earn it back
 
     def __post_init__(self):
         self._check(self.max_grad_norm > 0, "max_grad_norm", "must be positive")
-        for name in ("row_learning_rate", "checkpoints"):
-            self._check(getattr(self, name) >= 0, name, "must not be negative")
-        for name in ("tokens_per_batch", "row_tokens", "validations"):
-            self._check(getattr(self, name) >= 1, name, "must be at least 1")
+        self._check(self.checkpoints >= 0, "checkpoints", "must not be negative")
+        self._check(self.validations >= 1, "validations", "must be at least 1")
         self._check(0 <= self.warmup < 1, "warmup", "is a share of the steps")
-        self._check(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
         self._check(self.precision in PRECISIONS, "precision", f"must be one of {PRECISIONS}")
         self._check(isinstance(self.gradient_checkpointing, bool), "gradient_checkpointing", "must be true or false")
-        self._check(self.compile in COMPILE, "compile", f"must be one of {COMPILE}")
 
     def _check(self, condition: bool, name: str, what: str) -> None:
         check(condition, f"{self.block}.{name} {what}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class TrainingOptions(StageOptions):
+    """What the training of every supervised stage is told."""
+
+    row_learning_rate: float = 3e-3  # of the itemic token rows
+    tokens_per_batch: int = 2048  # tokens of one optimizer step
+    row_tokens: int = 192  # examples are packed into rows of this many tokens
+    dropout: float = 0.1  # on embedded tokens
+    compile: str = "auto"  # decoder layers through torch.compile; auto = where the stage is long enough to earn it back
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check(self.row_learning_rate >= 0, "row_learning_rate", "must not be negative")
+        for name in ("tokens_per_batch", "row_tokens"):
+            self._check(getattr(self, name) >= 1, name, "must be at least 1")
+        self._check(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
+        self._check(self.compile in COMPILE, "compile", f"must be one of {COMPILE}")
 
 
 @dataclass(frozen=True)
@@ -122,3 +135,131 @@ class RecommendationOptions(WeightOptions):
             self._check(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
         self._check(self.tokens >= 0, "tokens", "must be 0 (no limit) or more")
         self._check(self.valid_users >= 0, "valid_users", "must be 0 (all) or more")
+
+
+@dataclass(frozen=True)
+class ActivationOptions(WeightOptions):
+    """Reasoning activation: rationale, then item, after raw histories (YAML block ``activation:``)."""
+
+    block: ClassVar[str] = "activation"
+
+    source: str = "category"  # who explains: category (the data), self (the aligned model), teacher (a server)
+    target_category: bool = False  # category: end with the target's own, as the official code does
+    evidence: int = 10  # k: items of the history nearest to the target
+    cited: int = 2  # category: items named
+    kinds: int = 3  # category: what they have in common
+    words: str = "auto"  # a thought is made of: taught (what rationales say), all, auto = taught for category
+    shortest: int = 2  # tokens of a rationale
+    longest: int = 32
+    per_window: int = 2  # places of a window of a history that are explained
+    direct: bool = True  # histories go on being learnt as they are answered without thinking
+    rounds: int = 2
+    epochs: int = 1  # of every round
+    unled: str = (
+        "direct"  # from round 2, where thoughts do not lead to the target: direct (an empty thought), resample, keep
+    )
+    hits: bool = True  # from round 2, where they do: the thought that did takes the place of the rationale
+    judged_thoughts: int = 2  # thoughts that judge this
+    judged_beams: int = 5
+    rationales: str = ""  # file the answers of self and teacher are kept in; empty = in the cache
+    learning_rate: float = 5e-4
+    dropout: float = 0.2
+    hidden_dropout: float = 0.2
+    attention_dropout: float = 0.2
+    validations: int = 1  # of every round
+    valid_users: int = 0
+    tokens: int = 0  # at most this many are read in every round; 0 = all
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check(self.source in SOURCES, "source", f"must be one of {SOURCES}")
+        self._check(self.unled in UNLED, "unled", f"must be one of {UNLED}")
+        self._check(self.words in ("auto", "taught", "all"), "words", "must be auto, taught or all")
+        self._check(
+            not (self.words == "taught" and self.source != "category"), "words",
+            f"can be taught with source category alone, since {self.source} may say anything; set all",
+        )  # fmt: skip
+        for name in ("target_category", "direct", "hits"):
+            self._check(isinstance(getattr(self, name), bool), name, "must be true or false")
+        for name in ("evidence", "shortest", "per_window", "rounds", "epochs", "judged_thoughts", "judged_beams"):
+            self._check(getattr(self, name) >= 1, name, "must be at least 1")
+        for name in ("cited", "kinds", "valid_users", "tokens"):
+            self._check(getattr(self, name) >= 0, name, "must not be negative")
+        for name in ("hidden_dropout", "attention_dropout"):
+            self._check(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
+        self._check(self.cited + self.kinds > 0, "kinds", "and cited are both 0: a rationale would say nothing")
+        self._check(self.longest >= self.shortest, "longest", f"is below activation.shortest={self.shortest}")
+
+    @property
+    def judging(self) -> DecodeOptions:
+        """How the model thinks about what it is taught."""
+        thoughts, beams = self.judged_thoughts, self.judged_beams
+        return DecodeOptions(thoughts=thoughts, thought_tokens=self.longest, num_beams=thoughts * beams)
+
+    @property
+    def taught_words(self) -> bool:
+        """Whether a thought says only what rationales may say."""
+        return self.words == "taught" or (self.words == "auto" and self.source == "category")
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """An OpenAI-compatible server that explains (YAML block ``teacher:``)."""
+
+    url: str = ""  # such as http://127.0.0.1:8000/v1
+    model: str = ""
+    key_variable: str = "OPENAI_API_KEY"  # environment variable with the key; a local server needs none
+    temperature: float = 0.7
+    max_tokens: int = 96
+    timeout_s: float = 60.0
+    retries: int = 3  # of one request, waiting longer each time
+    workers: int = 4  # requests at once
+    give_up: int = 20  # after so many requests in a row that failed
+
+    def __post_init__(self):
+        for name in ("max_tokens", "workers", "give_up"):
+            check(getattr(self, name) >= 1, f"teacher.{name} must be at least 1, got {getattr(self, name)}")
+        check(self.retries >= 0, f"teacher.retries must not be negative, got {self.retries}")
+        check(self.timeout_s > 0, f"teacher.timeout_s must be positive, got {self.timeout_s}")
+        check(self.temperature >= 0, f"teacher.temperature must not be negative, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class EnhancementOptions(StageOptions):
+    """Reasoning enhancement: GRPO with rollout-beam rewards (YAML block ``enhancement:``)."""
+
+    block: ClassVar[str] = "enhancement"
+
+    steps: int = 30
+    prompts: int = 16  # of a step
+    rationales: int = 8  # of a prompt: a group
+    beams: int = 16  # of a rationale
+    iterations: int = 1  # updates by the same rationales
+    kl: float = 0.001  # weight of the divergence from the policy it began as
+    clip: float = 0.2
+    scale: str = "group"  # rewards by the spread of their: group, batch, none
+    temperature: float = 1.0
+    passes: int = 1  # forward and backward passes of a step: more need less memory
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    lora_rank: int = 0  # 0 = full parameters
+    warmup: float = 0.1
+    validations: int = 3
+    valid_users: int = 400  # lists made after thinking choose the checkpoint
+    held_out: int = 500  # further validation users, whose reward is measured before and after; 0 = not measured
+    held_out_rationales: int = 4  # thoughts of each
+    most_kl: float = 1.0  # nats a token; beyond it training stops
+    least_reward: float = 0.5  # share of its first mean reward; below it training stops
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("steps", "prompts", "beams", "iterations", "passes", "held_out_rationales"):
+            self._check(getattr(self, name) >= 1, name, "must be at least 1")
+        self._check(self.rationales >= 2, "rationales", "must be at least 2: a group of one has nothing to compare")
+        many = self.prompts * self.rationales
+        self._check(many % self.passes == 0, "passes", f"must divide prompts x rationales = {many}")
+        self._check(self.scale in ("group", "batch", "none"), "scale", "must be group, batch or none")
+        for name in ("kl", "valid_users", "held_out", "least_reward", "learning_rate", "weight_decay", "lora_rank"):
+            self._check(getattr(self, name) >= 0, name, "must not be negative")
+        for name in ("clip", "temperature", "most_kl"):
+            self._check(getattr(self, name) > 0, name, "must be positive")

@@ -63,4 +63,4 @@ class Recommendation:
         """Fine-tune on every transition of the training histories; keep the weights validation liked best."""
         users = self.options.valid_users
         with self.learning(context.model):
-            return train(self.name, context, self.options, self.plan(context), lambda: context.validate(users))
+            return train(self.name, context, self.options, self.plan(context), lambda: context.validate(users, False))

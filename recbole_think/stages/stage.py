@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ class Context:
     model: Any  # the language model being taught, a Hugging Face causal LM with itemic rows
     vocabulary: Vocabulary
     histories: Histories  # training histories
-    validate: Callable[[int], float]  # number of users (0 = all) -> valid_metric, bigger is better
+    validate: Callable[[int, bool], float]  # users (0 = all), after thinking or not -> valid_metric, bigger is better
     seed: int
     facts: dict[str, Any]  # what the weights depend on besides the stage's own options
     scalar: Callable[[str, float, int], None]  # name, value, step -> TensorBoard
@@ -132,7 +133,7 @@ def _taken(given: Path, folder: Path, wanted: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(given.iterdir(), key=lambda path: path == facts):
         if path.is_file():
-            write_whole(folder / path.name, lambda draft, path=path: shutil.copyfile(path, draft))
+            write_whole(folder / path.name, partial(shutil.copyfile, path))
 
 
 def _perplexity(context: Context, words_alone: bool) -> float | None:

@@ -80,8 +80,9 @@ def freeze_words(model: Any) -> None:
 
 
 def train(
-    name: str, context: Context, options: TrainingOptions, plan: BatchPlan, validate: Callable[[], float]
-) -> Outcome:
+    name: str, context: Context, options: TrainingOptions, plan: BatchPlan, validate: Callable[[], float],
+    words: Tensor | None = None,
+) -> Outcome:  # fmt: skip
     """Train what learns in ``context.model`` on the plan, ending with the weights validation liked best.
 
     Args:
@@ -90,6 +91,7 @@ def train(
         options: of the stage.
         plan: every step's batch.
         validate: scores the model as it is; bigger is better.
+        words: int64 [W], what plain tokens are predicted out of; None = all words and codes.
     """
     set_seed(context.seed)
     folder = context.folder / name
@@ -106,6 +108,7 @@ def train(
             vocabulary=context.vocabulary,
             stage=name,
             options=options,
+            words=words,
         )
         use_bar(trainer, name, context.show_progress)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
@@ -158,19 +161,38 @@ class StopWatch(TrainerCallback):
             control.should_training_stop = True
 
 
-class TokenTrainer(Trainer):
-    """Transformers' Trainer with our loss, two learning rates, and checkpoints of what learns alone."""
+class LeanCheckpoints(Trainer):
+    """Transformers' Trainer with checkpoints of what learns alone, whole or not there."""
 
-    def __init__(self, *args, vocabulary, stage: str, options: TrainingOptions, **kwargs):
+    model: Any  # transformers allows None, we never do
+    learnt: Any = None  # the model whose weights are kept, where it is not the trainer's own
+
+    def _save(self, output_dir: str | None = None, state_dict=None):
+        kept = trainable(self.learnt or self.model)
+        save_tensors(Path(str(output_dir or self.args.output_dir)) / "weights.safetensors", kept)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        tensors = load_tensors(Path(str(resume_from_checkpoint)) / "weights.safetensors")
+        load_weights(self.learnt or self.model, tensors)
+
+    def _save_checkpoint(self, model, trial):
+        with whole_checkpoint(Path(str(self.args.output_dir)), self.state.global_step):
+            super()._save_checkpoint(model, trial)
+
+
+class TokenTrainer(LeanCheckpoints):
+    """The trainer of supervised stages: our loss, and two learning rates."""
+
+    def __init__(self, *args, vocabulary, stage: str, options: TrainingOptions, words: Tensor | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model: Any  # transformers allows None, we never do
+        self.words = words
         self.code_tokens, self.stage, self.options = vocabulary.code_tokens, stage, options
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the cross-entropy of a planned batch."""
         # said here, since the trainer's own autocast wraps model.forward, which token_loss goes past
         with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.args.bf16):
-            loss = token_loss(model, inputs, self.code_tokens, self.options.dropout)
+            loss = token_loss(model, inputs, self.code_tokens, self.options.dropout, self.words)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"stage {self.stage}, step {self.state.global_step}: the loss is {loss.item()}; the last good "
@@ -193,16 +215,6 @@ class TokenTrainer(Trainer):
             learning = [group for group in groups if group["params"]]
             self.optimizer = torch.optim.AdamW(learning, betas=(0.9, 0.98), fused=True)
         return self.optimizer
-
-    def _save(self, output_dir: str | None = None, state_dict=None):
-        save_tensors(Path(str(output_dir or self.args.output_dir)) / "weights.safetensors", trainable(self.model))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        load_weights(self.model, load_tensors(Path(str(resume_from_checkpoint)) / "weights.safetensors"))
-
-    def _save_checkpoint(self, model, trial):
-        with whole_checkpoint(Path(str(self.args.output_dir)), self.state.global_step):
-            super()._save_checkpoint(model, trial)
 
 
 def arguments(options: TrainingOptions, context: Context, folder: Path, steps: int) -> TrainingArguments:

@@ -21,7 +21,7 @@ class BestWeights(TrainerCallback):
 
     def __init__(self, context: Context, validate: Callable[[], float], validations: int, folder: Path, steps: int):
         self.context, self.validate, self.folder = context, validate, folder
-        self.stage = folder.name
+        self.stage = folder.relative_to(context.folder).parts[0]
         self.when = {round(steps * (i + 1) / validations) for i in range(validations)}
         self.path = folder / "validation.json"
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from recbole_think.decoding.beam import Search, beam_search, search
-from recbole_think.decoding.sampling import SampleOptions, sample
+from recbole_think.decoding.sampling import SampleOptions, _draw, noise_of, sample
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import prompt_batch
@@ -21,9 +21,10 @@ def world(family="qwen3"):
     return model, [dice.integers(8, WORDS, length) for length in (7, 2, 5)]
 
 
-def draw(model, prompts, seed=0, stop=STOP, banned=None, **options):
-    dice = torch.Generator().manual_seed(seed)
-    return sample(model, *prompt_batch(prompts, 0), SampleOptions(**options), stop, dice, banned)
+def draw(model, prompts, seed=0, stop=STOP, only=None, **given):
+    options = SampleOptions(**given)
+    noise = noise_of([(seed, row) for row in range(len(prompts))], options)
+    return sample(model, *prompt_batch(prompts, 0), options, stop, noise, only)
 
 
 @torch.no_grad()
@@ -84,12 +85,33 @@ def test_every_continuation_ends_with_the_stop_token_and_says_whether_it_came_by
     assert not found.closed.all()
 
 
-def test_banned_tokens_are_never_drawn():
+def test_only_what_may_be_said_is_drawn_and_in_the_shares_it_has_among_itself():
     model, prompts = world()
-    found = draw(model, prompts, samples=50, max_tokens=6, temperature=5.0, banned=CODES)
-    assert not torch.isin(found.tokens, CODES).any()
+    only = torch.tensor([3, STOP, 20, 31])
+    found = draw(model, prompts[:1], samples=4000, max_tokens=2, only=only)
+    assert set(found.tokens.flatten().tolist()) <= set(only.tolist())
+    with torch.no_grad():
+        wanted = model(torch.tensor(prompts[0])[None]).logits[0, -1, only].softmax(0)
+    share = (found.tokens[0, :, :1] == only).float().mean(0)
+    assert ((share - wanted).abs() <= 5 * (wanted * (1 - wanted) / 4000).sqrt() + 1e-4).all()
     with pytest.raises(InputError, match="could never end"):
-        draw(model, prompts, banned=torch.tensor([STOP]))
+        draw(model, prompts, only=torch.tensor([3, 20]))
+
+
+def test_what_is_drawn_hangs_on_the_seed_of_the_prompt_and_not_on_its_company():
+    model, prompts = world()
+    options = SampleOptions(samples=3, max_tokens=8, temperature=3.0)
+    together = sample(model, *prompt_batch(prompts, 0), options, STOP, noise_of([(1, 0), (1, 1), (1, 2)], options))
+    alone = sample(model, *prompt_batch(prompts[2:], 0), options, STOP, noise_of([(1, 2)], options))
+    length = alone.tokens.shape[2]
+    assert torch.equal(together.tokens[2, :, :length], alone.tokens[0])
+
+
+def test_a_token_without_any_share_is_not_drawn_by_the_largest_number_there_is():
+    likely = torch.tensor([[[0.5, 0.5, 0.0]]]).log()
+    assert _draw(likely, SampleOptions(), torch.tensor([[1 - 2**-24]])).item() == 1
+    assert _draw(likely, SampleOptions(), torch.tensor([[0.0]])).item() == 0
+    assert _draw(torch.tensor([[[0.0, 1.0, 0.0]]]).log(), SampleOptions(), torch.tensor([[0.0]])).item() == 1
 
 
 def test_the_same_seed_draws_the_same_and_another_another():

@@ -54,7 +54,8 @@ def world(tmp_path):
     options = AlignmentOptions(held_out=0.2, description_tokens=16)
     material = Material(vocabulary, histories, ITEMS, [None] * USERS, general, options, 5, seed=3)
     context = Context(
-        folder=tmp_path, model=model, vocabulary=vocabulary, histories=histories, validate=lambda users: 0.0, seed=3,
+        folder=tmp_path, model=model, vocabulary=vocabulary, histories=histories,
+        validate=lambda users, think: 0.0, seed=3,
         facts={"data_fingerprint": "colours"}, scalar=lambda *_: None, show_progress=False,
     )  # fmt: skip
     return context, material

@@ -42,7 +42,7 @@ def context(folder, **facts: Any) -> Context:
     torch.nn.init.zeros_(model.weight)
     model.bias.requires_grad_(False)
     return Context(
-        folder=folder, model=model, vocabulary=None, histories=None, validate=lambda users: 0.0, seed=1,
+        folder=folder, model=model, vocabulary=None, histories=None, validate=lambda users, think: 0.0, seed=1,
         facts={"data_fingerprint": "abc", **facts}, scalar=lambda *_: None, show_progress=False,
     )  # fmt: skip
 

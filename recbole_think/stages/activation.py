@@ -1,0 +1,246 @@
+"""Reasoning activation (OneRec-Think, "Reasoning Activation"): rationale, then item, after raw histories.
+
+Cases are places of training histories; the source explains each from its pruned context, and what may be learnt from
+passes the filter. Learning is from the full history: thought and item, every token of both counts the same. From the
+second round on the model judges what it has: where two thoughts of five beams each reach the target, the thought that
+did takes the rationale's place (rejection fine-tuning on hits); where none does, the place is answered after an empty
+thought, as in the official code, or explained by another case. Where we depart: thoughts branch off a window of a
+history, many a window, and the window itself goes on being learnt as it is answered without thinking, so that the twin
+without thinking is the same model and not one that has forgotten how.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from recbole_think.artifacts import load_tensors, read_json, write_json
+from recbole_think.corpus.histories import windows
+from recbole_think.decoding.options import DecodeOptions
+from recbole_think.errors import InputError
+from recbole_think.prompts.batching import packed_rows
+from recbole_think.prompts.filters import REASONS, Filter
+from recbole_think.prompts.rationale import Case, Pieces, decoded, encoded, items_by_tokens, nearest
+from recbole_think.prompts.tasks import (
+    Branch,
+    Example,
+    recommendation_example,
+    recommendation_frame,
+    recommendation_prompt,
+)
+from recbole_think.prompts.thinking import thought_branch, thoughtful
+from recbole_think.stages.adapters import adapted
+from recbole_think.stages.dropping import dropping
+from recbole_think.stages.options import ActivationOptions
+from recbole_think.stages.sources import Source
+from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
+from recbole_think.stages.training import BatchPlan, freeze_words, into_batches, train
+
+log = logging.getLogger(__name__)
+DONE = "done.json"
+
+
+@dataclass
+class Taught:
+    """A case and what is learnt of it: token ids of a rationale (none = an empty thought), or nothing at all."""
+
+    window: int
+    place: int  # items of the window before the target
+    case: Case
+    thought: list[int] | None
+
+
+class Activation:
+    """The stage."""
+
+    name = "activation"
+
+    def __init__(
+        self, options: ActivationOptions, max_history: int, source: Callable[[], Source],
+        vectors: Callable[[], np.ndarray], judging: Filter, think: Callable[[list[np.ndarray], DecodeOptions], list],
+        words: Tensor,
+    ):  # fmt: skip
+        """Take what the stage leans on.
+
+        Args:
+            options: of the stage.
+            max_history: latest items a prompt shows.
+            source: who explains; asked for when the stage runs.
+            vectors: float32 [n, d], unit rows: what "nearest" means.
+            judging: which rationales may be learnt from.
+            think: prompts -> thoughts of each (``Ranker.think``).
+            words: int64 [W], tokens a thought may be made of.
+        """
+        self.options, self.max_history, self.source, self.vectors = options, max_history, source, vectors
+        self.filter, self.think, self.words = judging, think, words
+        self.counts: Counter[str] = Counter()
+
+    @contextmanager
+    def learning(self, model: Any) -> Iterator[None]:
+        """Let everything learn but the rows of words, or adapters in its place; dropout in the layers."""
+        options = self.options
+        freeze_words(model)
+        with adapted(model, options.lora_rank), dropping(model, options.hidden_dropout, options.attention_dropout):
+            yield
+
+    def plan(self, context: Context) -> BatchPlan:
+        """Batches of the first round."""
+        return self._plan(context, *self._explained(context))
+
+    def run(self, context: Context) -> Outcome:
+        """Teach in rounds; keep the weights of the round, and in it the step, that validation liked best."""
+        self.counts = Counter()
+        examples, taught = self._explained(context)
+        outcomes = [self._round(context, number, examples, taught) for number in range(self.options.rounds)]
+        best = max(range(len(outcomes)), key=lambda number: outcomes[number].best_score)
+        load_weights(context.model, load_tensors(_folder(context, best) / BEST))
+        curve: list[dict[str, float]] = []
+        for number, outcome in enumerate(outcomes):
+            begin = sum(earlier.steps for earlier in outcomes[:number])
+            curve += [{**row, "step": row["step"] + begin} for row in outcome.curve]
+        tokens, steps = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("tokens", "steps"))
+        return Outcome(
+            outcomes[best].loss, tokens, steps, outcomes[best].best_score, curve, self._figures(taught, outcomes, best)
+        )
+
+    def _round(self, context: Context, number: int, examples: list[Example], taught: list[Taught]) -> Outcome:
+        """One round; a finished one is read back."""
+        folder = _folder(context, number)
+        if (folder / DONE).is_file():
+            load_weights(context.model, load_tensors(folder / BEST))
+            return Outcome(**read_json(folder / DONE))
+        learnt, judged = taught, Counter[str]()
+        if number:
+            context.model.eval()
+            learnt = self._judged(context, taught, number, judged)
+        plan = self._plan(context, examples, learnt)
+        users = self.options.valid_users
+        with self.learning(context.model):
+            outcome = train(
+                f"{self.name}/{CHECKPOINTS}/{folder.name}", context, self.options, plan,
+                lambda: context.validate(users, True), self.words,
+            )  # fmt: skip
+        leaking = sum(self.filter.leaks(self._pieces(one.thought), one.case) for one in learnt if one.thought)
+        outcome.figures = {**judged, "learnt": sum(bool(one.thought) for one in learnt), "leaking": leaking,
+                           "empty_thoughts": sum(one.thought == [] for one in learnt)}  # fmt: skip
+        write_json(folder / DONE, outcome.__dict__)
+        return outcome
+
+    def _explained(self, context: Context) -> tuple[list[Example], list[Taught]]:
+        """Windows of all histories, and places in them with the rationales that pass the filter.
+
+        Explained once, by whoever explains as it is when the stage begins; kept until the stage has finished.
+        """
+        options, vocabulary = self.options, context.vocabulary
+        frame, vectors = recommendation_frame(vocabulary.tokenizer), self.vectors()
+        examples: list[Example] = []
+        taught: list[Taught] = []
+        for epoch in range(options.epochs):
+            dice = np.random.default_rng([context.seed, 6000, epoch])
+            for window in windows(context.histories, self.max_history + 1, dice):
+                places = dice.permutation(np.arange(1, len(window)))[: options.per_window]
+                for place in places.tolist():
+                    history, target = tuple(window[:place].tolist()), int(window[place])
+                    case = Case(history, target, nearest(history, target, vectors, options.evidence))
+                    taught.append(Taught(len(examples), place, case, None))
+                examples.append(recommendation_example(frame, vocabulary, window))
+        if not examples:
+            raise InputError("no user has two training events: there is nothing to explain")
+        path = context.folder / self.name / CHECKPOINTS / "explained.json"
+        if not path.is_file():
+            write_json(path, self._accepted(context, taught))
+        kept = read_json(path)
+        self.counts = Counter(kept["counts"])
+        for one, thought in zip(taught, kept["thoughts"], strict=True):
+            one.thought = thought
+        return examples, taught
+
+    def _accepted(self, context: Context, taught: list[Taught]) -> dict[str, Any]:
+        """Ask the source about every case and filter what it says."""
+        context.model.eval()
+        given = self.source().explain([one.case for one in taught])
+        counts, thoughts = Counter[str](), []
+        for one, pieces in zip(taught, given, strict=True):
+            reason = "empty" if pieces is None else self.filter.reason(pieces, one.case)
+            counts[reason or "accepted"] += 1
+            thoughts.append(encoded(pieces, context.vocabulary) if pieces is not None and reason is None else None)
+        if not counts["accepted"]:
+            said = ", ".join(f"{name} {counts[name]}" for name in REASONS if counts[name])
+            raise InputError(
+                f"activation: none of {len(taught)} rationales may be learnt from ({said}); see activation.source"
+            )
+        return {"counts": counts, "thoughts": thoughts}
+
+    def _judged(self, context: Context, taught: list[Taught], number: int, counts: Counter[str]) -> list[Taught]:
+        """Let the model think about every explained case, and decide by where its thoughts lead."""
+        options = self.options
+        frame = recommendation_frame(context.vocabulary.tokenizer)
+        asked = [one for one in taught if one.thought is not None]
+        prompts = [recommendation_prompt(frame, context.vocabulary, np.array(one.case.history)) for one in asked]
+        thoughts = self.think(prompts, options.judging)
+        learnt, missed = [], []
+        for one, of_case in zip(asked, thoughts, strict=True):
+            hit = next((thought for thought in of_case if one.case.target in thought.items), None)
+            counts["judged"] += 1
+            counts["led_to_target"] += hit is not None
+            if hit is None:
+                missed.append(one)
+                continue
+            own = options.hits and hit.closed and self.filter.reason(self._pieces(hit.ids), one.case) is None
+            counts["own_thoughts"] += own
+            learnt.append(replace(one, thought=hit.ids) if own else one)
+        if options.unled == "keep":
+            return learnt + missed
+        if options.unled == "direct" or not learnt:
+            return learnt + [replace(one, thought=[]) for one in missed]
+        dice = np.random.default_rng([context.seed, 6500, number])
+        return learnt + [learnt[place] for place in dice.integers(len(learnt), size=len(missed)).tolist()]
+
+    def _pieces(self, thought: list[int]) -> Pieces:
+        vocabulary = self.filter.vocabulary
+        return decoded(thought, vocabulary, items_by_tokens(vocabulary))
+
+    def _plan(self, context: Context, examples: list[Example], taught: Sequence[Taught]) -> BatchPlan:
+        vocabulary, options = context.vocabulary, self.options
+        shared = len(recommendation_frame(vocabulary.tokenizer))
+        levels = vocabulary.item_tokens.shape[1]
+        branches: list[list[Branch]] = [[] for _ in examples]
+        for one in taught:
+            if one.thought is not None:
+                at = shared + levels * one.place
+                branches[one.window].append(thought_branch(vocabulary, at, one.thought, one.case.target))
+        whole = [
+            thoughtful(example, of_example, options.direct)
+            for example, of_example in zip(examples, branches, strict=True)
+            if options.direct or of_example
+        ]
+        batches = into_batches(packed_rows(whole, shared, options.row_tokens), options.tokens_per_batch)
+        if options.tokens:
+            read = np.cumsum([sum(row.tokens for row in batch) for batch in batches])
+            batches = batches[: max(1, int((read <= options.tokens).sum()))]
+        return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
+
+    def _figures(self, taught: Sequence[Taught], outcomes: Sequence[Outcome], best: int) -> dict[str, Any]:
+        """What became of the cases: shares rejected by reason, what leaks of what is learnt, what each round judged."""
+        rounds = [outcome.figures for outcome in outcomes]
+        lengths = [len(one.thought) for one in taught if one.thought]
+        return {
+            "cases": len(taught),
+            "rejected": {name: round(self.counts[name] / len(taught), 4) for name in REASONS},
+            "accepted": round(self.counts["accepted"] / len(taught), 4),
+            "training_leakage_rate": sum(row["leaking"] for row in rounds)
+            / max(1, sum(row["learnt"] for row in rounds)),
+            "rationale_tokens": round(float(np.mean(lengths)), 2),
+            "rounds": rounds,
+            "kept_round": best + 1,
+        }
+
+
+def _folder(context: Context, number: int) -> Path:
+    return context.folder / Activation.name / CHECKPOINTS / f"round-{number + 1}"

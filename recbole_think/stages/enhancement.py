@@ -1,0 +1,301 @@
+"""Reasoning enhancement (OneRec-Think, "Reasoning Enhancement"): GRPO with rollout-beam rewards, by TRL's trainer.
+
+A step draws a group of rationales for each prompt, follows each with beams of the policy as it is now, and rewards it
+by where it led. Prompts are places of training histories. Of the loss the rationale alone is part, as in the paper;
+rows of words and codes stay as they are. The policy TRL trains is a plain model that shares the layers of ours
+(``dialect.py``): after every step ours is the policy, and validation and the next stage need know nothing of it.
+"""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback, set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from recbole_think.artifacts import disk_guard, load_tensors
+from recbole_think.decoding.trie import SidTrie
+from recbole_think.errors import InputError
+from recbole_think.itemic.codes import Codes
+from recbole_think.prompts.tasks import recommendation_frame, recommendation_prompt
+from recbole_think.prompts.thinking import thought_prompt
+from recbole_think.stages.adapters import adapted
+from recbole_think.stages.checkpoints import last_checkpoint, spacing
+from recbole_think.stages.dialect import Dialect, dialect_of, spoken_model
+from recbole_think.stages.held_out import HeldOut, compared
+from recbole_think.stages.options import EnhancementOptions
+from recbole_think.stages.precision import choose
+from recbole_think.stages.progress import use_bar
+from recbole_think.stages.rewards import REWARDS, RewardOptions
+from recbole_think.stages.rollout import Asked, Rollout
+from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
+from recbole_think.stages.training import LeanCheckpoints
+from recbole_think.stages.validation import BestWeights
+
+log = logging.getLogger(__name__)
+REFERENCE = "reference"  # the policy as it began, read back by TRL
+WINDOW = 5  # steps a mean is taken over before training is stopped
+CURVES = {  # of TRL's log -> of ours
+    "reward": "reward", "reward_std": "reward_spread", "frac_reward_zero_std": "groups_without_signal",
+    "hit_rate": "hit_rate", "completions/mean_length": "rationale_tokens", "kl": "kl", "entropy": "entropy",
+    "rollout_seconds": "rollout_seconds", "reward_seconds": "reward_seconds", "step_time": "step_seconds",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """What thinking is made of, besides the language model."""
+
+    codes: Codes
+    trie: SidTrie
+    words: np.ndarray  # tokens a thought may be made of
+    longest: int  # tokens of a thought
+    normalize: str
+    max_history: int
+    mask_history: bool
+
+
+class Enhancement:
+    """The stage."""
+
+    name = "enhancement"
+
+    def __init__(
+        self, options: EnhancementOptions, rewards: RewardOptions, thinking: Thinking,
+        held_out: Callable[[int, int], HeldOut],
+    ):  # fmt: skip
+        """Take what the stage leans on.
+
+        Args:
+            options: of the stage.
+            rewards: what is rewarded.
+            thinking: how the model thinks and answers.
+            held_out: (users that choose the checkpoint, further users) -> what measures the reward on the latter.
+        """
+        self.options, self.rewards, self.thinking, self.held_out = options, rewards, thinking, held_out
+
+    @contextmanager
+    def learning(self, model: Any) -> Iterator[None]:
+        """Let the layers learn, or adapters in their place; no rows of words or codes."""
+        model.requires_grad_(True)
+        for rows in (model.get_input_embeddings(), model.get_output_embeddings()):
+            rows.requires_grad_(False)
+        with adapted(model, self.options.lora_rank):
+            yield
+
+    def plan(self, context: Context) -> list[tuple[np.ndarray, int, np.ndarray]]:
+        """Every prompt of every step: history shown, target, and all that was met before. Drawn by seed.
+
+        Raises:
+            InputError: no user has two training events.
+        """
+        histories, wanted = context.histories, self.options.steps * self.options.prompts
+        users = np.repeat(np.arange(histories.n_users), np.diff(histories.starts))
+        place = np.arange(len(users)) - histories.starts[users]
+        after_something = np.flatnonzero(place > 0)
+        if not len(after_something):
+            raise InputError("no user has two training events: there is no next item to be rewarded for")
+        dice = np.random.default_rng([context.seed, 7000])
+        drawn = [dice.permutation(after_something) for _ in range(-(-wanted // len(after_something)))]
+        plan = []
+        for event in np.concatenate(drawn)[:wanted].tolist():
+            before = histories.items[int(histories.starts[users[event]]) : event]
+            plan.append((before[-self.thinking.max_history :], int(histories.items[event]), before))
+        return plan
+
+    def run(self, context: Context) -> Outcome:
+        """Let rationales compete; keep the weights validation liked best, and measure the reward on held-out users."""
+        options = self.options
+        held_out = self.held_out(options.valid_users, options.held_out) if options.held_out else None
+        before = held_out(context.model) if held_out else None
+        with self.learning(context.model):
+            outcome = self._trained(context)
+        context.model.eval()
+        if held_out and before is not None:
+            outcome.figures["held_out_reward"] = compared(before, held_out(context.model))
+        return outcome
+
+    def _trained(self, context: Context) -> Outcome:
+        options, folder = self.options, context.folder / self.name
+        set_seed(context.seed)
+        prompts = self._prompts(context)
+        dialect = dialect_of(*(ids for ids, _, _ in prompts), self.thinking.words, self._codes(context))
+        policy = spoken_model(context.model, dialect)
+        tokenizer = dialect.tokenizer(context.vocabulary)
+        self._set_ends(policy, tokenizer)
+        reference = self._reference(policy, folder)
+        asked = [
+            Asked(dialect.ids(ids), target, before if self.thinking.mask_history else before[:0])
+            for ids, target, before in prompts
+        ]
+        rollout = self._rollout(context, dialect, asked)
+        stop = Stop(options)
+        with disk_guard(folder):
+            best = BestWeights(
+                context, lambda: context.validate(options.valid_users, True), options.validations, folder, options.steps
+            )
+            trainer = RewardTrainer(
+                model=policy, reward_funcs=rewarded(self.rewards, rollout),
+                args=arguments(options, context, folder, reference, self.rewards),
+                train_dataset=Dataset.from_list(
+                    [{"prompt": str(number), "target": one.target} for number, one in enumerate(asked)]
+                ),
+                processing_class=tokenizer, callbacks=[best, stop], rollout_func=rollout,
+            )  # fmt: skip
+            trainer.learnt = context.model
+            use_bar(trainer, self.name, context.show_progress)
+            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        if (folder / BEST).is_file():  # training that stopped early may have had no validation
+            load_weights(context.model, load_tensors(folder / BEST))
+        shutil.rmtree(reference, ignore_errors=True)
+        return _outcome(
+            trainer.state, best, {"stopped": stop.why, "rewards": self.rewards.weighed, "dialect": dialect.pad}
+        )
+
+    def _prompts(self, context: Context) -> list[tuple[np.ndarray, int, np.ndarray]]:
+        frame = recommendation_frame(context.vocabulary.tokenizer)
+        return [
+            (
+                thought_prompt(recommendation_prompt(frame, context.vocabulary, shown), context.vocabulary),
+                target,
+                before,
+            )
+            for shown, target, before in self.plan(context)
+        ]
+
+    def _codes(self, context: Context) -> np.ndarray:
+        return torch.cat(context.vocabulary.code_tokens).numpy()
+
+    def _rollout(self, context: Context, dialect: Dialect, asked: Sequence[Asked]) -> Rollout:
+        from recbole_think.decoding.sampling import SampleOptions
+
+        options, thinking, config = self.options, self.thinking, context.model.config
+        sampling = SampleOptions(options.rationales, thinking.longest + 1, options.temperature)
+        dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
+        return Rollout(
+            context.vocabulary, thinking.codes, thinking.trie, dialect, thinking.words, asked, sampling, options.beams,
+            thinking.normalize, context.seed, dtype,
+        )  # fmt: skip
+
+    def _set_ends(self, policy: Any, tokenizer: Any) -> None:
+        policy.generation_config.eos_token_id = tokenizer.eos_token_id
+        policy.generation_config.pad_token_id = tokenizer.pad_token_id
+        policy.generation_config.bos_token_id = None
+
+    def _reference(self, policy: Any, folder: Path) -> Path:
+        """Write the policy as it is at the beginning of the stage, where TRL reads its reference from."""
+        path = folder / CHECKPOINTS / REFERENCE
+        if not (path / "config.json").is_file():
+            merged = {
+                name.replace(".base_layer", ""): value
+                for name, value in policy.state_dict().items()
+                if "lora_" not in name
+            }
+            policy.save_pretrained(path, state_dict=merged)
+        policy.config._name_or_path = str(path)
+        return path
+
+
+def _outcome(state: Any, best: BestWeights, figures: dict[str, Any]) -> Outcome:
+    """What the stage reports, out of TRL's log of every step."""
+    history = [row for row in state.log_history if "reward" in row]
+    curve: list[dict[str, float]] = []
+    for row in history:
+        told = {ours: row[theirs] for theirs, ours in CURVES.items() if row.get(theirs) is not None}
+        curve.append({"step": row["step"], **told})
+    curve += [{"step": int(step), "valid": score} for step, score in best.scores.items()]
+    loss = next((row["loss"] for row in reversed(state.log_history) if "loss" in row), 0.0)
+    reached = best.score if math.isfinite(best.score) else 0.0  # stopped before the first validation
+    return Outcome(loss, int(state.num_input_tokens_seen), state.global_step, reached, curve, figures)
+
+
+class RewardTrainer(LeanCheckpoints, GRPOTrainer):
+    """TRL's trainer, with checkpoints of what learns alone."""
+
+
+class Stop(TrainerCallback):
+    """Stops training whose reward collapses or whose policy runs away."""
+
+    def __init__(self, options: EnhancementOptions):
+        self.options = options
+        self.why = ""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Look at the means of the first and of the last steps."""
+        rows = [row for row in state.log_history if "reward" in row]
+        if len(rows) < 2 * WINDOW or self.why:
+            return
+        first, last = rows[:WINDOW], rows[-WINDOW:]
+        kl = float(np.mean([row.get("kl") or 0.0 for row in last]))
+        began, now = (float(np.mean([row["reward"] for row in part])) for part in (first, last))
+        if kl > self.options.most_kl:
+            self.why = f"step {state.global_step}: KL {kl:.3f} is beyond enhancement.most_kl={self.options.most_kl}"
+        elif began > 0 and now < self.options.least_reward * began:
+            self.why = f"step {state.global_step}: mean reward fell from {began:.4f} to {now:.4f}"
+        if self.why:
+            log.warning("stage enhancement stops early: %s; the best checkpoint so far is kept", self.why)
+            control.should_training_stop = True
+
+
+def rewarded(options: RewardOptions, rollout: Rollout) -> list[Any]:
+    """The rewards as TRL calls them, one function each; the first one also logs what a step should tell."""
+
+    def of(name: str, first: bool) -> Callable[..., list[float]]:
+        def reward(led, log_metric, **_: Any) -> list[float]:
+            if first:
+                log_metric("hit_rate", float(np.mean([REWARDS["hit"](one) for one in led])))
+                for part, seconds in rollout.seconds.items():
+                    log_metric(f"{part}_seconds", seconds)
+            return [REWARDS[name](one) for one in led]
+
+        reward.__name__ = name
+        return reward
+
+    return [of(name, number == 0) for number, name in enumerate(options.weighed)]
+
+
+def arguments(
+    options: EnhancementOptions, context: Context, folder: Path, reference: Path, rewards: RewardOptions
+) -> GRPOConfig:
+    """Translate our options into TRL's."""
+    config, many = context.model.config, options.prompts * options.rationales
+    dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
+    return GRPOConfig(
+        output_dir=str(folder / CHECKPOINTS),
+        max_steps=options.steps * options.iterations,
+        per_device_train_batch_size=many // options.passes,
+        gradient_accumulation_steps=options.passes,
+        num_generations=options.rationales,
+        num_iterations=options.iterations,
+        beta=options.kl,
+        epsilon=options.clip,
+        scale_rewards=options.scale,
+        reward_weights=list(rewards.weighed.values()),
+        temperature=options.temperature,
+        loss_type="grpo",
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=int(options.warmup * options.steps),
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        bf16=dtype == torch.bfloat16,
+        gradient_checkpointing=options.gradient_checkpointing,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps" if options.checkpoints else "no",
+        save_steps=spacing(options.steps, options.checkpoints, 1),
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        shuffle_dataset=False,  # drawn by seed already
+        disable_tqdm=True,
+        report_to="none",
+        seed=context.seed,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )

@@ -1,0 +1,138 @@
+"""Rollouts of reasoning enhancement: rationales of the policy as it is now, and the beams each leads to.
+
+One reading of a prompt serves all its rationales, and the beams of a rationale go on from where it ended: for the
+reward nothing is read twice. Called by TRL's trainer (``rollout_func``).
+B prompts, G rationales of each, K beams.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_think.decoding.beam import Search
+from recbole_think.decoding.precision import lowered
+from recbole_think.decoding.sampling import SampleOptions, noise_of, sample
+from recbole_think.decoding.thinking import led_to
+from recbole_think.decoding.trie import SidTrie
+from recbole_think.itemic.codes import Codes
+from recbole_think.itemic.vocabulary import Vocabulary
+from recbole_think.prompts.batching import prompt_batch, token_batches
+from recbole_think.stages.dialect import Dialect
+from recbole_think.stages.rewards import Led
+
+FIELDS = ("prompt_ids", "completion_ids", "logprobs", "env_mask", "led")  # what TRL is given, one each a rationale
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt of the policy's."""
+
+    ids: np.ndarray  # int64, of the dialect, up to the first word of the thought
+    target: int  # RecBole id
+    masked: np.ndarray  # int64, RecBole ids that may not be named
+
+
+@dataclass
+class Rollout:
+    """Draws rationales and follows them."""
+
+    vocabulary: Vocabulary
+    codes: Codes
+    trie: SidTrie
+    dialect: Dialect
+    words: np.ndarray  # tokens of the whole vocabulary that may be said
+    asked: Sequence[Asked]
+    sampling: SampleOptions
+    beams: int
+    normalize: str
+    seed: int
+    dtype: torch.dtype
+    tokens_per_batch: int = 16384
+    seconds: dict[str, float] = field(default_factory=dict)  # of the last call: rollout, reward
+
+    def __post_init__(self):
+        self.code_tokens = [
+            torch.from_numpy(self.dialect.ids(tokens.numpy())) for tokens in self.vocabulary.code_tokens
+        ]
+        self.only = torch.from_numpy(self.dialect.ids(self.words))
+        self.stop = int(self.dialect.ids(self.vocabulary.marks[1]))
+
+    def __call__(self, prompts: list[str], trainer: Any) -> dict[str, list]:
+        """What TRL asks for: prompts (their numbers, each ``G`` times in a row) to token ids, and where they led."""
+        numbers = [int(prompt) for prompt in prompts[:: self.sampling.samples]]
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        training = model.training
+        model.eval()
+        try:
+            found = self.follow(model, numbers, trainer.state.global_step)
+        finally:
+            model.train(training)
+        return found
+
+    @torch.no_grad()
+    def follow(self, model: Any, numbers: Sequence[int], step: int) -> dict[str, list]:
+        """Rationales after some prompts, in one batch, and where each led.
+
+        Args:
+            model: the policy, a plain model of the dialect.
+            numbers: places in ``asked``.
+            step: of the optimizer; other chance each time.
+
+        Returns:
+            Lists of B * G: prompt_ids, completion_ids, logprobs, env_mask (0 = a token that was not drawn), led.
+        """
+        count = self.sampling.samples
+        policy = lowered(model, self.dtype)
+        found: dict[str, list] = {name: [None] * (len(numbers) * count) for name in FIELDS}
+        spent = {"rollout": 0.0, "reward": 0.0}
+        lengths = [len(self.asked[number].ids) + count * self.sampling.max_tokens for number in numbers]
+        for rows in token_batches(lengths, self.tokens_per_batch):
+            begin = time.perf_counter()
+            some = [numbers[row] for row in rows]
+            ids, attention = prompt_batch([self.asked[number].ids for number in some], self.dialect.pad)
+            noise = noise_of([(self.seed, step, number) for number in some], self.sampling)
+            samples = sample(policy, ids, attention, self.sampling, self.stop, noise, self.only)
+            middle = time.perf_counter()
+            led = self._led(policy, samples, some)
+            spent["rollout"] += middle - begin
+            spent["reward"] += time.perf_counter() - middle
+            for place, row in enumerate(rows):
+                for number in range(count):
+                    length, closed = int(samples.lengths[place, number]), bool(samples.closed[place, number])
+                    at = row * count + number
+                    found["prompt_ids"][at] = self.asked[numbers[row]].ids.tolist()
+                    found["completion_ids"][at] = samples.tokens[place, number, :length].tolist()
+                    found["logprobs"][at] = samples.log_probs[place, number, :length].tolist()
+                    found["env_mask"][at] = [1] * (length - 1) + [int(closed)]
+                    found["led"][at] = led[place * count + number]
+        self.seconds = spent
+        return found
+
+    def _led(self, policy: Any, samples: Any, numbers: Sequence[int]) -> list[Led]:
+        count = self.sampling.samples
+        mask = torch.zeros(len(numbers), self.trie.n, dtype=torch.bool)
+        for row, number in enumerate(numbers):
+            mask[row, self.asked[number].masked - 1] = True
+        fixed = Search(policy, samples.reader, self.trie, self.code_tokens, self.normalize)
+        wanted = torch.tensor([self.asked[number].target - 1 for number in numbers])
+        thoughts = led_to(fixed, samples, self.beams, mask if mask.any() else None, wanted)
+        targets = wanted.repeat_interleave(count).tolist()
+        log_probs = thoughts.log_probs.tolist() if thoughts.log_probs is not None else [0.0] * len(targets)
+        return [
+            Led(
+                codes=thoughts.beams.codes[row][there].numpy(),
+                items=thoughts.beams.items[row][there].numpy() + 1,
+                target=target + 1,
+                target_codes=self.codes.table[target],
+                beams=self.beams,
+                tokens=int(samples.lengths[divmod(row, count)]) - 1,
+                longest=self.sampling.max_tokens - 1,
+                closed=bool(samples.closed[divmod(row, count)]),
+                log_prob=log_probs[row],
+            )
+            for row, (target, there) in enumerate(zip(targets, thoughts.beams.items >= 0, strict=True))
+        ]

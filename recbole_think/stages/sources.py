@@ -1,0 +1,134 @@
+"""Who explains why an item came next: the data's own categories, the aligned model, or a teacher behind a server.
+
+One interface: cases in, a rationale or None each out. Knows nothing of filters and training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from recbole_think.artifacts import digest
+from recbole_think.corpus.items import ItemText
+from recbole_think.decoding.sampling import SampleOptions, noise_of, sample
+from recbole_think.itemic.vocabulary import Vocabulary
+from recbole_think.prompts.alignment import MARK, chat, template_ids
+from recbole_think.prompts.batching import prompt_batch, token_batches
+from recbole_think.prompts.rationale import (
+    Case,
+    Pieces,
+    category_rationale,
+    decoded,
+    from_teacher,
+    items_by_tokens,
+    teacher_messages,
+)
+from recbole_think.prompts.templates import EXPLAIN_SYSTEM, EXPLAIN_USER
+from recbole_think.stages.answers import Answers
+from recbole_think.stages.options import ActivationOptions
+from recbole_think.stages.teaching import Asker
+
+TOGETHER = 8192  # padded tokens of prompts the model explains side by side
+TEMPERATURE = 0.7  # of its explanations
+
+
+class Source(Protocol):
+    """Whoever explains."""
+
+    def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
+        """Say why each target came next; None = nothing was said."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """The paper's public recipe: what the evidence has in common, from its categories."""
+
+    options: ActivationOptions
+    items: Sequence[ItemText]
+
+    def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
+        """See ``Source``."""
+        options = self.options
+        cited, named, told = options.cited, options.kinds, options.target_category
+        return [category_rationale(case, self.items, cited, named, told) if case.evidence else None for case in cases]
+
+
+@dataclass(frozen=True)
+class Own:
+    """The aligned model itself, given the pruned context and the target (as in the paper)."""
+
+    model: Any
+    vocabulary: Vocabulary
+    longest: int  # tokens of an explanation
+    answers: Answers
+    seed: int
+    show_progress: bool = True
+
+    @torch.no_grad()
+    def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
+        """See ``Source``."""
+        vocabulary, items_of = self.vocabulary, items_by_tokens(self.vocabulary)
+        frame = [template_ids(vocabulary.tokenizer, part) for part in self._frame()]
+        prompts = [self._prompt(frame, case) for case in cases]
+        who = digest([self._weights(), self.longest, TEMPERATURE, self.seed])
+        keys = [digest([who, prompt.tolist()], 24) for prompt in prompts]
+        known = self.answers.known(keys)
+        missing = [place for place, key in enumerate(keys) if key not in known]
+        options = SampleOptions(1, self.longest + 1, TEMPERATURE)
+        stop = vocabulary.tokenizer.eos_token_id
+        batches = token_batches([len(prompts[place]) for place in missing], TOGETHER)
+        with tqdm(total=len(missing), desc="explaining", unit="case", disable=not self.show_progress) as bar:
+            for rows in batches:
+                some = [missing[row] for row in rows]
+                ids, mask = prompt_batch([prompts[place] for place in some], vocabulary.tokenizer.pad_token_id)
+                noise = noise_of([(self.seed, int(keys[place][:8], 16)) for place in some], options)
+                said = sample(self.model, ids, mask, options, stop, noise)
+                for row, place in enumerate(some):
+                    answer = said.tokens[row, 0, : int(said.lengths[row, 0]) - 1].tolist()
+                    known[keys[place]] = " ".join(map(str, answer))
+                self.answers.add({keys[place]: known[keys[place]] for place in some})
+                bar.update(len(some))
+        return [decoded([int(word) for word in known[key].split()], vocabulary, items_of) for key in keys]
+
+    def _frame(self) -> list[str]:
+        user = EXPLAIN_USER.format(history=MARK, target=MARK)
+        return chat(self.vocabulary.tokenizer, EXPLAIN_SYSTEM, user)
+
+    def _prompt(self, frame: list[list[int]], case: Case) -> np.ndarray:
+        tokens = self.vocabulary.item_tokens
+        shown = [item for item in case.history if item in case.evidence]  # in the order they were chosen
+        history = tokens[np.array(shown, dtype=np.int64) - 1].reshape(-1).tolist()
+        return np.array([*frame[0], *history, *frame[1], *tokens[case.target - 1].tolist(), *frame[2]], dtype=np.int64)
+
+    def _weights(self) -> str:
+        return digest(
+            [value.detach().flatten()[::97].tolist() for value in self.model.parameters() if value.numel() < 1e7]
+        )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A language model behind an OpenAI-compatible server."""
+
+    asker: Asker
+    items: Sequence[ItemText]
+    answers: Answers
+
+    def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
+        """See ``Source``.
+
+        Raises:
+            InputError: the server refuses us, or answers nothing any more.
+        """
+        options = self.asker.options
+        who = [options.url, options.model, options.temperature, options.max_tokens]
+        messages = [teacher_messages(case, self.items) for case in cases]
+        keys = [digest([who, question], 24) for question in messages]
+        asked = dict(zip(keys, messages, strict=True))
+        known = self.answers.known(list(asked))
+        self.asker({key: question for key, question in asked.items() if key not in known}, self.answers.add)
+        known = self.answers.known(list(asked))
+        return [from_teacher(known[key], case) if key in known else None for key, case in zip(keys, cases, strict=True)]
