@@ -60,7 +60,8 @@ def measure(
 
     Returns:
         n_users; metrics of ``thinking``, ``twin``, ``empty`` and ``other_user``; ``dll`` in nats; legality,
-        citation_validity, closed, distinct_thoughts, thought_tokens, cost_ratio; p_value (thinking against twin); notes.
+        citation_validity, closed, distinct_thoughts, thought_tokens, cost_ratio; p_value of thinking against its
+        twin, and against another user's thoughts; notes.
     """
     count = options.thoughts
     direct = replace(options, think=False, num_beams=count * options.beams_each)

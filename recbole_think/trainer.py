@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class ThinkTrainer(Trainer):
         self.stage_rows: list[dict] = []
         self.parents: dict = {}
         self.general: list | None = None  # general text, where it is known already
+        self.valid_data: Any = None
+        self.dry = False  # only to be sized up: nobody is asked to explain
         self._material: Material | None = None
         self._sample: tuple[int, object] | None = None
 
@@ -96,7 +98,7 @@ class ThinkTrainer(Trainer):
         from recbole_think.stages.rewards import Led
 
         model, options, rewards = self.model, self.model.options["enhancement"], self.model.options["rewards"]
-        loader = self._valid_data
+        loader = self.valid_data
         dice = np.random.default_rng([self.config["seed"], 8000])
         others = np.setdiff1d(np.arange(len(loader.dataset)), self._chosen(len(loader.dataset), choosing))
         rows = np.sort(dice.permutation(others if len(others) else np.arange(len(loader.dataset)))[:measured])
@@ -146,7 +148,7 @@ class ThinkTrainer(Trainer):
         from recbole_think.stages.teaching import Asker
 
         model, options, shown = self.model, self.model.options["activation"], bool(self.config["show_progress"])
-        if options.source == "category":
+        if options.source == "category" or self.dry:
             return Category(options, model.items)
         path = Path(options.rationales or model.cache / "rationales" / f"{model.fingerprint}.sqlite")
         answers = Answers(path, model.fingerprint)
@@ -200,7 +202,7 @@ class ThinkTrainer(Trainer):
             Best validation score and None (the full validation result comes from evaluating the restored model).
         """
         self.eval_collector.data_collect(train_data)
-        self._valid_data = valid_data
+        self.valid_data = valid_data
         self.stage_rows = run_stages(self.stages(), self.context(valid_data, show_progress))
         self.parents = {row["stage"]: row["digest"] for row in self.stage_rows}
         self.best_valid_score = self.stage_rows[-1]["best_score"] if self.stage_rows else float("nan")

@@ -11,7 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,16 @@ class Enhancement:
             before = histories.items[int(histories.starts[users[event]]) : event]
             plan.append((before[-self.thinking.max_history :], int(histories.items[event]), before))
         return plan
+
+    def probe(self, context: Context) -> dict[str, Any]:
+        """Make two steps and size up the stage by the second: tokens, steps, seconds; the weights are not put back."""
+        few = replace(self.options, steps=2, iterations=1, validations=1, valid_users=1, checkpoints=0)
+        stage = Enhancement(few, self.rewards, self.thinking, self.held_out)
+        with stage.learning(context.model):
+            outcome = stage._trained(context)
+        seconds = [row["step_seconds"] for row in outcome.curve if "step_seconds" in row][-1]
+        steps = self.options.steps * self.options.iterations
+        return {"steps": steps, "tokens": outcome.tokens // 2 * self.options.steps, "seconds": seconds * steps}
 
     def run(self, context: Context) -> Outcome:
         """Let rationales compete; keep the weights validation liked best, and measure the reward on held-out users."""
