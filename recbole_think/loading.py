@@ -195,8 +195,9 @@ class LoadedRun:
 
     def _require_length(self, k: int) -> None:
         most, what = self.dataset.item_num - 1, "the number of items"
-        if is_generative(self.model) and self.model.options["decode"].num_beams < most:
-            most, what = self.model.options["decode"].num_beams, "decode.num_beams of this run"
+        if is_generative(self.model) and self.model.decode.shortest_list < most:
+            most = self.model.decode.shortest_list
+            what = f"decode.{'thought_beams' if self.model.decode.think else 'num_beams'} of this run"
         if not 1 <= k <= most:
             raise InputError(f"k must be 1 to {most} ({what}), got {k}")
 

@@ -90,7 +90,7 @@ class Ranker:
             done: told how many were ranked, batch by batch.
 
         Returns:
-            Per prompt up to ``num_beams`` RecBole item ids, best first.
+            Per prompt up to ``options.candidates`` RecBole item ids, best first.
         """
         ranked: list[list[int]] = [[] for _ in prompts]
         decoder = lowered(self.language_model, dtype)
@@ -165,7 +165,7 @@ class Ranker:
             mask = mask_of(rows)
             beams = beam_search(
                 decoder, *prompt_batch(told, self.vocabulary.tokenizer.pad_token_id), self.trie,
-                self.vocabulary.code_tokens, min(options.beams_each, self.trie.n), options.normalize,
+                self.vocabulary.code_tokens, min(options.thought_beams, self.trie.n), options.normalize,
                 item_mask=None if mask is None else mask.repeat_interleave(each, 0),
             )  # fmt: skip
             for row, items in zip(rows, merged(beams, each, options.merge), strict=True):
@@ -210,7 +210,7 @@ class Ranker:
         samples = sample(decoder, ids, attention, options.sampling, self.vocabulary.marks[1], noise, self.words)
         fixed = Search(decoder, samples.reader, self.trie, self.vocabulary.code_tokens, options.normalize)
         wanted = None if targets is None else torch.from_numpy(targets - 1)
-        return led_to(fixed, samples, options.beams_each, mask, wanted)
+        return led_to(fixed, samples, options.thought_beams, mask, wanted)
 
     def count(self, illegal: int, answers: int) -> None:
         """Add to the answers that were given, and to those of them that name no item."""

@@ -19,7 +19,7 @@ KEPT = "evaluation/reasoning.json"
 
 def thinks(model: Any) -> bool:
     """Whether the lists of a model are made after thinking."""
-    return bool(getattr(model, "thinks", False)) and model.options["decode"].think
+    return hasattr(model, "language_model") and model.decode.think
 
 
 def measured(trainer: Any, loader: Any, mask: Histories | None, made_from: dict[str, str]) -> dict[str, Any] | None:

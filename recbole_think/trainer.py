@@ -106,7 +106,7 @@ class ThinkTrainer(Trainer):
         wanted = targets(loader.dataset)[1][rows]
         decode = replace(
             model.options["decode"], thoughts=options.held_out_rationales, temperature=options.temperature,
-            num_beams=options.held_out_rationales * options.beams,
+            thought_beams=options.beams,
         )  # fmt: skip
 
         def measure(language_model) -> np.ndarray:

@@ -22,7 +22,8 @@ def test_a_dry_run_knows_the_sizes_and_leaves_nothing_behind(toy_path, tmp_path)
     assert [row["stage"] for row in found["stages"]] == list(STAGES)
     assert found["stages"][0]["tokens"] >= config["token_warmup"]["tokens"]
     assert found["stages"][1]["tokens"] >= config["multi_task"]["tokens"]
-    parts = sum(row["seconds"] for row in found["stages"]) + 4 * found["evaluation_seconds"]
+    evaluations = 3 + sum(row["validations"] for row in found["stages"])
+    parts = sum(row["seconds"] for row in found["stages"]) + evaluations * found["evaluation_seconds"]
     assert found["seconds"] == pytest.approx(parts) and found["seconds"] > 0
     assert not (tmp_path / "run").exists() and not list(Path("runs").glob("*"))
     assert "nothing was trained or kept" in describe(found)

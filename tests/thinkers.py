@@ -102,7 +102,7 @@ class Thinker:
     def colours_thought(self, count: int = 64) -> dict[str, float]:
         """Share of thoughts after one item that say either colour."""
         prompts = self.ranker.prompts([np.array([1 + user % N]) for user in range(N)])
-        said = self.think(prompts, DecodeOptions(thoughts=count, thought_tokens=4, num_beams=count))
+        said = self.think(prompts, DecodeOptions(thoughts=count, thought_tokens=4, thought_beams=1))
         texts = [self.ranker.vocabulary.tokenizer.decode(one.ids).strip() for of_user in said for one in of_user]
         return {colour: texts.count(f"{colour}.") / len(texts) for colour in COLOURS}
 

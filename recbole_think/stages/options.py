@@ -194,7 +194,7 @@ class ActivationOptions(WeightOptions):
     def judging(self) -> DecodeOptions:
         """How the model thinks about what it is taught."""
         thoughts, beams = self.judged_thoughts, self.judged_beams
-        return DecodeOptions(thoughts=thoughts, thought_tokens=self.longest, num_beams=thoughts * beams)
+        return DecodeOptions(thoughts=thoughts, thought_tokens=self.longest, thought_beams=beams)
 
     @property
     def taught_words(self) -> bool:

@@ -23,7 +23,7 @@ def test_a_model_learns_to_think_and_to_answer_as_it_thought(tmp_path):
     assert sum(shares.values()) > 0.95, "it says what it was taught and closes its thought"
     assert 0.3 < shares["red"] < 0.7, "nothing in a history tells the colour"
     prompts = made.ranker.prompts([np.array([1 + user]) for user in range(N)])
-    said = made.think(prompts, DecodeOptions(thoughts=8, thought_tokens=4, num_beams=24))
+    said = made.think(prompts, DecodeOptions(thoughts=8, thought_tokens=4, thought_beams=3))
     agrees = [
         colour_of(item) in made.ranker.vocabulary.tokenizer.decode(thought.ids)
         for of_user in said for thought in of_user for item in thought.items
