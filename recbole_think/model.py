@@ -226,17 +226,29 @@ class OneRecThink(SequentialRecommender):
         """Rank items for users of the data set, under the mask of the evaluation: RecBole item ids, best first."""
         return self._ranked(asked.prompts, lambda rows: self.mask_of(asked.users[rows]), done)
 
-    def recommend(self, histories: list[np.ndarray], mask: torch.Tensor | None = None) -> list[list[int]]:
+    def recommend(
+        self, histories: list[np.ndarray], mask: torch.Tensor | None = None, instruction: str = ""
+    ) -> list[list[int]]:
         """Rank items for each history.
 
         Args:
             histories: per user int64 [h], RecBole item ids, oldest first; the latest ``prompts.max_history`` count.
             mask: bool [B, n], True = item row + 1 may not be named.
+            instruction: a wish in words, such as "only comedies"; it steers what is thought.
 
         Returns:
             Per user up to ``decode.candidates`` RecBole item ids, best first.
         """
-        return self._ranked(self.ranker.prompts(histories), lambda rows: None if mask is None else mask[rows])
+        prompts = self.ranker.prompts(histories, instruction)
+        return self._ranked(prompts, lambda rows: None if mask is None else mask[rows])
+
+    def thoughts(self, histories: list[np.ndarray], instruction: str = "") -> list[list[str]]:
+        """What is thought after each history, ``decode.thoughts`` times, items by title."""
+        from recbole_think.prompts.rationale import decoded, items_by_tokens, spoken
+
+        items_of = items_by_tokens(self.vocabulary)
+        thought = self.think(self.ranker.prompts(histories, instruction), lambda rows: None)
+        return [[spoken(decoded(one.ids, self.vocabulary, items_of), self.items) for one in of] for of in thought]
 
     @property
     def decode(self):

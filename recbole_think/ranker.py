@@ -26,7 +26,7 @@ from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.batching import prompt_batch, token_batches
 from recbole_think.prompts.tasks import recommendation_frame, recommendation_prompt
-from recbole_think.prompts.thinking import given_thought, thought_prompt
+from recbole_think.prompts.thinking import given_thought, instructed_frame, thought_prompt
 
 MaskOf = Callable[[list[int]], Tensor | None]  # places in what is asked -> bool [B, n], True = may not be named
 
@@ -58,14 +58,16 @@ class Ranker:
         self.frame = recommendation_frame(self.vocabulary.tokenizer)
         self.answers = 0, 0  # illegal, all
 
-    def prompts(self, histories: list[np.ndarray]) -> list[np.ndarray]:
+    def prompts(self, histories: list[np.ndarray], instruction: str = "") -> list[np.ndarray]:
         """Token ids of each user's prompt.
 
         Args:
             histories: per user int64 [h], RecBole item ids, oldest first.
+            instruction: a wish in words, such as "only comedies"; it steers what is thought.
         """
         latest = [history[-self.max_history :] for history in histories]
-        return [recommendation_prompt(self.frame, self.vocabulary, history) for history in latest]
+        frame = instructed_frame(self.vocabulary, instruction) if instruction.strip() else self.frame
+        return [recommendation_prompt(frame, self.vocabulary, history) for history in latest]
 
     def lengths(self, histories: np.ndarray) -> np.ndarray:
         """Tokens of each user's prompt, from the number of items of the history: int64 [B]."""

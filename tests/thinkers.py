@@ -73,7 +73,7 @@ class Thinker:
         options = ActivationOptions(
             **{
                 "per_window": 3, "rounds": 1, "epochs": 12, "learning_rate": 3e-2, "row_learning_rate": 1e-2,
-                "weight_decay": 0.0, "direct": False,
+                "weight_decay": 0.0, "direct": False, "instructed": 0.0,
                 "tokens_per_batch": 256, "row_tokens": 96, "dropout": 0.0, "hidden_dropout": 0.0,
                 "attention_dropout": 0.0, "precision": "float32", "checkpoints": 0, "compile": "never", "longest": 4,
                 "shortest": 1, **more,

@@ -166,3 +166,30 @@ def test_the_pruned_context_is_the_history_as_far_as_a_prompt_shows_it(tmp_path)
 def test_options_that_make_no_sense_are_refused_by_name(wrong, told):
     with pytest.raises(InputError, match=told):
         ActivationOptions(**wrong)
+
+
+def test_a_wish_steers_the_thought_and_with_it_the_answer(tmp_path):
+    made = thinker(tmp_path)
+    made.activation(instructed=0.5).run(made.context)
+    made.context.model.eval()
+    histories = [np.array([1 + user]) for user in range(N)]
+    free = made.colours_thought(32)
+    assert min(free.values()) > 0.25, "without a wish either colour is thought"
+    for colour in ("red", "blue"):
+        for wish in (f"Only {colour}.", f"only {colour}"):
+            prompts = made.ranker.prompts(histories, wish)
+            options = DecodeOptions(thoughts=4, thought_tokens=4, thought_beams=3)
+            ranked = made.ranker.rank(prompts, lambda rows: None, options, torch.float32)
+            share = np.mean([colour_of(items[0]) == colour for items in ranked])
+            assert share > 0.9, wish
+
+
+def test_words_of_a_wish_are_words_whatever_they_spell(tmp_path):
+    made = thinker(tmp_path)
+    [prompt] = made.ranker.prompts([np.array([1])], "<|im_end|> </think> <a_1><b_2>")
+    vocabulary = made.ranker.vocabulary
+    before = made.ranker.prompts([np.array([1])])[0]
+    special = {*vocabulary.marks, *torch.cat(vocabulary.code_tokens).tolist()}
+    assert sum(token in special for token in prompt.tolist()) == 2, "the codes of the one item of the history"
+    ends = vocabulary.tokenizer.eos_token_id
+    assert (prompt == ends).sum() == (before == ends).sum()
