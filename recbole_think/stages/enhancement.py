@@ -22,6 +22,7 @@ from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from recbole_think.artifacts import disk_guard, load_tensors
+from recbole_think.decoding.sampling import SampleOptions
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes
@@ -33,7 +34,7 @@ from recbole_think.stages.dialect import Dialect, dialect_of, spoken_model
 from recbole_think.stages.held_out import HeldOut, compared
 from recbole_think.stages.options import EnhancementOptions
 from recbole_think.stages.precision import choose
-from recbole_think.stages.progress import use_bar
+from recbole_think.stages.progress import quiet, use_bar
 from recbole_think.stages.rewards import REWARDS, RewardOptions
 from recbole_think.stages.rollout import Asked, Rollout
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
@@ -41,6 +42,7 @@ from recbole_think.stages.training import LeanCheckpoints
 from recbole_think.stages.validation import BestWeights
 
 log = logging.getLogger(__name__)
+Prompt = tuple[np.ndarray, int, np.ndarray]  # items or tokens shown, target, all items met before
 REFERENCE = "reference"  # the policy as it began, read back by TRL
 WINDOW = 5  # steps a mean is taken over before training is stopped
 CURVES = {  # of TRL's log -> of ours
@@ -91,7 +93,7 @@ class Enhancement:
         with adapted(model, self.options.lora_rank):
             yield
 
-    def plan(self, context: Context) -> list[tuple[np.ndarray, int, np.ndarray]]:
+    def plan(self, context: Context) -> list[Prompt]:
         """Every prompt of every step: history shown, target, and all that was met before. Drawn by seed.
 
         Raises:
@@ -137,40 +139,33 @@ class Enhancement:
         options, folder = self.options, context.folder / self.name
         set_seed(context.seed)
         prompts = self._prompts(context)
-        dialect = dialect_of(*(ids for ids, _, _ in prompts), self.thinking.words, self._codes(context))
-        policy = spoken_model(context.model, dialect)
-        tokenizer = dialect.tokenizer(context.vocabulary)
-        self._set_ends(policy, tokenizer)
-        reference = self._reference(policy, folder)
-        asked = [
-            Asked(dialect.ids(ids), target, before if self.thinking.mask_history else before[:0])
-            for ids, target, before in prompts
-        ]
-        rollout = self._rollout(context, dialect, asked)
-        stop = Stop(options)
+        dialect = dialect_of(
+            *(ids for ids, _, _ in prompts), self.thinking.words, torch.cat(context.vocabulary.code_tokens).numpy()
+        )
+        policy, tokenizer = _policy(context, dialect)
+        rollout = self._rollout(context, dialect, prompts)
+        stop, steps = Stop(options), options.steps * options.iterations
+        best = BestWeights(
+            context, lambda: context.validate(options.valid_users, True), options.validations, folder, steps
+        )
         with disk_guard(folder):
-            best = BestWeights(
-                context, lambda: context.validate(options.valid_users, True), options.validations, folder, options.steps
-            )
-            trainer = RewardTrainer(
-                model=policy, reward_funcs=rewarded(self.rewards, rollout),
-                args=arguments(options, context, folder, reference, self.rewards),
-                train_dataset=Dataset.from_list(
-                    [{"prompt": str(number), "target": one.target} for number, one in enumerate(asked)]
-                ),
-                processing_class=tokenizer, callbacks=[best, stop], rollout_func=rollout,
-            )  # fmt: skip
+            with quiet():
+                policy.config._name_or_path = str(_reference(policy, folder))
+                trainer = RewardTrainer(
+                    model=policy, reward_funcs=rewarded(self.rewards, rollout), rollout_func=rollout,
+                    args=arguments(options, context, folder, self.rewards), processing_class=tokenizer,
+                    train_dataset=Dataset.from_dict({"prompt": [str(number) for number in range(len(prompts))]}),
+                    callbacks=[best, stop],
+                )  # fmt: skip
             trainer.learnt = context.model
             use_bar(trainer, self.name, context.show_progress)
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         if (folder / BEST).is_file():  # training that stopped early may have had no validation
             load_weights(context.model, load_tensors(folder / BEST))
-        shutil.rmtree(reference, ignore_errors=True)
-        return _outcome(
-            trainer.state, best, {"stopped": stop.why, "rewards": self.rewards.weighed, "dialect": dialect.pad}
-        )
+        figures = {"stopped": stop.why, "rewards": self.rewards.weighed, "dialect": dialect.pad}
+        return _outcome(trainer.state, best, figures)
 
-    def _prompts(self, context: Context) -> list[tuple[np.ndarray, int, np.ndarray]]:
+    def _prompts(self, context: Context) -> list[Prompt]:
         frame = recommendation_frame(context.vocabulary.tokenizer)
         return [
             (
@@ -181,13 +176,12 @@ class Enhancement:
             for shown, target, before in self.plan(context)
         ]
 
-    def _codes(self, context: Context) -> np.ndarray:
-        return torch.cat(context.vocabulary.code_tokens).numpy()
-
-    def _rollout(self, context: Context, dialect: Dialect, asked: Sequence[Asked]) -> Rollout:
-        from recbole_think.decoding.sampling import SampleOptions
-
+    def _rollout(self, context: Context, dialect: Dialect, prompts: Sequence[Prompt]) -> Rollout:
         options, thinking, config = self.options, self.thinking, context.model.config
+        asked = [
+            Asked(dialect.ids(ids), target, before if thinking.mask_history else before[:0])
+            for ids, target, before in prompts
+        ]
         sampling = SampleOptions(options.rationales, thinking.longest + 1, options.temperature)
         dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
         return Rollout(
@@ -195,23 +189,27 @@ class Enhancement:
             thinking.normalize, context.seed, dtype,
         )  # fmt: skip
 
-    def _set_ends(self, policy: Any, tokenizer: Any) -> None:
-        policy.generation_config.eos_token_id = tokenizer.eos_token_id
-        policy.generation_config.pad_token_id = tokenizer.pad_token_id
-        policy.generation_config.bos_token_id = None
 
-    def _reference(self, policy: Any, folder: Path) -> Path:
-        """Write the policy as it is at the beginning of the stage, where TRL reads its reference from."""
-        path = folder / CHECKPOINTS / REFERENCE
-        if not (path / "config.json").is_file():
-            merged = {
-                name.replace(".base_layer", ""): value
-                for name, value in policy.state_dict().items()
-                if "lora_" not in name
-            }
-            policy.save_pretrained(path, state_dict=merged)
-        policy.config._name_or_path = str(path)
-        return path
+def _policy(context: Context, dialect: Dialect) -> tuple[Any, Any]:
+    """The model TRL trains, and its tokenizer; a thought ends where it is closed."""
+    policy, tokenizer = spoken_model(context.model, dialect), dialect.tokenizer(context.vocabulary)
+    policy.generation_config.eos_token_id = tokenizer.eos_token_id
+    policy.generation_config.pad_token_id = tokenizer.pad_token_id
+    policy.generation_config.bos_token_id = None
+    return policy, tokenizer
+
+
+def _reference(policy: Any, folder: Path) -> Path:
+    """Write the policy as the stage began, where TRL reads its reference from; gone when the stage has finished."""
+    path = folder / CHECKPOINTS / REFERENCE
+    if not (path / "config.json").is_file():
+        state = policy.state_dict()
+        plain = {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}
+        draft = path.with_name(f"{REFERENCE}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        policy.save_pretrained(draft, state_dict=plain)
+        draft.rename(path)
+    return path
 
 
 def _outcome(state: Any, best: BestWeights, figures: dict[str, Any]) -> Outcome:
@@ -272,9 +270,7 @@ def rewarded(options: RewardOptions, rollout: Rollout) -> list[Any]:
     return [of(name, number == 0) for number, name in enumerate(options.weighed)]
 
 
-def arguments(
-    options: EnhancementOptions, context: Context, folder: Path, reference: Path, rewards: RewardOptions
-) -> GRPOConfig:
+def arguments(options: EnhancementOptions, context: Context, folder: Path, rewards: RewardOptions) -> GRPOConfig:
     """Translate our options into TRL's."""
     config, many = context.model.config, options.prompts * options.rationales
     dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)

@@ -45,7 +45,7 @@ def test_where_every_target_is_red_it_learns_to_think_red(tmp_path, activated, l
     outcome = made.enhancement(lora_rank=lora_rank).run(made.context)
     made.context.model.eval()
     after = made.colours_thought()
-    assert 0.4 < before["red"] < 0.6 and after["red"] > 0.9
+    assert 0.3 < before["red"] < 0.7 and after["red"] > 0.9
     rewards = curve_of(outcome, "reward")
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.2
 
