@@ -106,6 +106,12 @@ class Thinker:
         texts = [self.ranker.vocabulary.tokenizer.decode(one.ids).strip() for of_user in said for one in of_user]
         return {colour: texts.count(f"{colour}.") / len(texts) for colour in COLOURS}
 
+    def share_answered_red(self, count: int = 64) -> float:
+        """Share of thoughts after one item that lead to a red one."""
+        prompts = self.ranker.prompts([np.array([1 + user % N]) for user in range(N)])
+        said = self.think(prompts, DecodeOptions(thoughts=count, thought_tokens=4, thought_beams=1))
+        return float(np.mean([colour_of(one.items[0]) == "red" for of_user in said for one in of_user]))
+
 
 def vectors() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(N, 8)).astype(np.float32)

@@ -39,13 +39,13 @@ def curve_of(outcome, name):
 
 
 @pytest.mark.parametrize("lora_rank", [0, 8])
-def test_where_every_target_is_red_it_learns_to_think_red(tmp_path, activated, lora_rank):
+def test_where_every_target_is_red_it_learns_to_think_what_leads_to_red(tmp_path, activated, lora_rank):
     made = activated_thinker(tmp_path, activated)
-    before = made.colours_thought()
-    outcome = made.enhancement(lora_rank=lora_rank).run(made.context)
+    before = made.share_answered_red()
+    outcome = made.enhancement(lora_rank=lora_rank, learning_rate=4e-3).run(made.context)
     made.context.model.eval()
-    after = made.colours_thought()
-    assert 0.3 < before["red"] < 0.7 and after["red"] > 0.9
+    assert 0.3 < before < 0.7 and made.share_answered_red() > 0.9
+    assert made.colours_thought()["blue"] < 0.05
     rewards = curve_of(outcome, "reward")
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.2
 
