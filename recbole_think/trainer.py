@@ -75,6 +75,7 @@ class ThinkTrainer(Trainer):
             Activation(
                 options["activation"], options["prompts"].max_history, self._source, self.model.item_vectors,
                 self._filter(), self._think, self.model.ranker.words,
+                {name: asdict(options[name]) for name in ("decode", "teacher")},
             ),
         ]  # fmt: skip
         if "enhancement" in wanted:  # trl takes a while to import

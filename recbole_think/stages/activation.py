@@ -11,7 +11,7 @@ without thinking is the same model and not one that has forgotten how.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +67,7 @@ class Activation:
     def __init__(
         self, options: ActivationOptions, max_history: int, source: Callable[[], Source],
         vectors: Callable[[], np.ndarray], judging: Filter, think: Callable[[list[np.ndarray], DecodeOptions], list],
-        words: Tensor,
+        words: Tensor, leans_on: Mapping[str, Any] | None = None,
     ):  # fmt: skip
         """Take what the stage leans on.
 
@@ -79,7 +79,9 @@ class Activation:
             judging: which rationales may be learnt from.
             think: prompts -> thoughts of each (``Ranker.think``).
             words: int64 [W], tokens a thought may be made of.
+            leans_on: options of others that decide what is learnt, and which weights are kept.
         """
+        self.leans_on = dict(leans_on or {})
         self.options, self.max_history, self.source, self.vectors = options, max_history, source, vectors
         self.filter, self.think, self.words = judging, think, words
         self.counts: Counter[str] = Counter()

@@ -11,7 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class Enhancement:
             held_out: (users that choose the checkpoint, further users) -> what measures the reward on the latter.
         """
         self.options, self.rewards, self.thinking, self.held_out = options, rewards, thinking, held_out
+        kept = {name: getattr(thinking, name) for name in ("longest", "normalize", "max_history", "mask_history")}
+        self.leans_on = {"rewards": asdict(rewards), "thinking": kept}
 
     @contextmanager
     def learning(self, model: Any) -> Iterator[None]:

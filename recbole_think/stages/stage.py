@@ -54,7 +54,10 @@ class Outcome:
 
 
 class Stage(Protocol):
-    """One step of the training recipe."""
+    """One step of the training recipe.
+
+    One that depends on more than its options and what all depend on says so in ``leans_on``, a dict of facts.
+    """
 
     name: str
     options: Any
@@ -80,7 +83,8 @@ def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]
     parent = digest(context.facts)
     for stage in stages:
         # the parent's digest last: a refusal should name the fact itself where it can
-        wanted = {"stage": stage.name, "options": asdict(stage.options), **context.facts, "parent": parent}
+        leans_on = getattr(stage, "leans_on", {})
+        wanted = {"stage": stage.name, "options": asdict(stage.options), **leans_on, **context.facts, "parent": parent}
         folder = context.folder / stage.name
         if context.stages_from is not None:
             _taken(context.stages_from / stage.name, folder, wanted)
