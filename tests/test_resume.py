@@ -26,7 +26,8 @@ from tests.toy import settings
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 VARY = {"cost_ratio", "seconds", "finished", "peak_memory_mib", "stages", "row", "checkpoint"}
 OUTSIDE = re.compile(r"run\.log|\.lock|log_tensorboard/.*")  # says when, not what
-BIG = ["trl", "recbole_think.stages.enhancement", "recbole_think.experiment", "recbole_think.model", "recbole_think.trainer", "recbole_think.itemic.backbone",
+BIG = ["trl", "recbole_think.stages.enhancement", "recbole_think.experiment",
+       "recbole_think.model", "recbole_think.trainer", "recbole_think.itemic.backbone",
        "recbole_think.stages.recommendation", "sklearn.cluster", "sklearn.decomposition", "scipy.sparse",
        "transformers.models.qwen3.modeling_qwen3", "torch.utils.tensorboard", "recbole.trainer"]  # fmt: skip
 
