@@ -60,6 +60,9 @@ class Colours:
         self.asked += len(cases)
         return [(f"{colour_of(case.target)}.",) for case in cases]
 
+    def costs(self):
+        return {"asked": self.asked}
+
 
 @dataclass
 class Thinker:
