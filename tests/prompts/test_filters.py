@@ -160,6 +160,10 @@ def test_a_title_at_the_very_end_of_what_is_said_is_seen(judge):
     assert judge.grounded((" this is return of the",), KNOWN)
 
 
+def test_the_longest_title_of_all_is_seen(judge):
+    assert not judge.grounded((f" like {TITLES[BOMB - 1]}",), KNOWN)
+
+
 def test_a_hostile_title_is_judged_by_what_it_would_be_read_as(judge):
     case = after(HOSTILE, WARS, target=TOY)
     assert judge.reason((HOSTILE, " is about fish."), case) is None, "cited by id it is its codes and no more"
