@@ -15,81 +15,212 @@ from recbole_think.prompts.rationale import (
     spoken,
     teacher_messages,
 )
-from recbole_think.prompts.thinking import briefly, only, taught_words
+from recbole_think.prompts.templates import RATIONALE_NOTHING
+from recbole_think.prompts.thinking import taught_words
 from tests.small import distinct_codes, taught
 
-SIZES = (3, 4)
+N, SIZES = 12, (4, 4)
+TABLE = distinct_codes(N, SIZES, seed=3)
+CATEGORIES = [
+    "Action Thriller", "Action Children's", "Sci-Fi", "Beauty > Make-up > Eyes (XL)", "Beauty > 18+",
+    "Film-Noir Action", "Drama|War", "Drama, Romance", "a/b;c", "", "Thriller", "Western",
+]  # fmt: skip
 ITEMS = [
-    ItemText("Heat", {"class": "Action Crime"}),
-    ItemText("Ronin", {"class": "Action Thriller"}),
-    ItemText("Big", {"class": "Comedy"}),
-    ItemText("Up", {"class": "Animation Comedy"}),
-    ItemText("Alien", {"class": "Horror"}),
-    ItemText("Blank"),
+    ItemText(f"Thing {n}", {"class": category} if category else {}) for n, category in enumerate(CATEGORIES, start=1)
 ]
-VOCABULARY = taught(distinct_codes(len(ITEMS), SIZES), SIZES)[1]
+# item r + 1 points r steps around a quarter of a circle, so that neighbours in id are nearest
+ANGLES = np.linspace(0, np.pi / 2, N)
+ARC = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1).astype(np.float32)
 
 
-def test_the_pruned_context_is_what_is_most_like_the_target_nearest_first():
-    vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [-1, 0], [0.6, 0.8]])
-    assert nearest([4, 3, 5, 2, 3], 1, vectors, 3) == (2, 5, 3)
-    assert nearest([1, 4, 1], 1, vectors, 3) == (4,), "the target itself is no evidence"
-    assert nearest([], 1, vectors, 3) == ()
-    assert nearest([3, 2], 1, np.ones((5, 2)), 2) == (2, 3), "equals in the order of their ids"
+@pytest.fixture(scope="module")
+def vocabulary():
+    return taught(TABLE, SIZES)[1]
+
+
+def case(*evidence, target=12):
+    return Case(history=evidence, target=target, evidence=evidence)
+
+
+def test_the_pruned_context_is_nearest_first():
+    assert nearest([9, 1, 5, 2], 4, ARC, 10) == (5, 2, 1, 9)
+    assert nearest([9, 1, 5, 2], 4, ARC, 2) == (5, 2)
+
+
+def test_an_item_met_often_is_in_the_context_once():
+    assert nearest([5, 1, 5, 5, 1], 4, ARC, 10) == (5, 1)
+
+
+def test_the_target_is_not_its_own_context_however_often_it_was_met():
+    assert nearest([4, 1, 4], 4, ARC, 10) == (1,)
+    assert nearest([4, 4], 4, ARC, 10) == ()
+
+
+def test_equally_near_items_stand_in_the_order_of_their_ids_wherever_they_were_met():
+    halves = np.repeat(np.float32([[1, 0], [0, 1]]), 200, axis=0)
+    assert nearest(list(range(400, 1, -1)), 1, halves, 999) == tuple(range(2, 401))
+
+
+def test_nothing_met_is_no_context():
+    assert nearest([], 4, ARC, 10) == ()
 
 
 @pytest.mark.parametrize(
-    ("category", "parts"),
+    ("category", "wanted"),
     [
         ("Action Thriller", ["Action", "Thriller"]),
-        ("Beauty > Makeup > Nail Polish", ["Beauty", "Makeup", "Nail Polish"]),
-        ("Games|Puzzle", ["Games", "Puzzle"]),
-        ("", []),
+        ("Beauty > Makeup", ["Beauty", "Makeup"]),
+        ("Beauty>Hair Care > Combs & Brushes", ["Beauty", "Hair Care", "Combs & Brushes"]),
+        ("Drama|War", ["Drama", "War"]),
+        ("Drama, War; Noir/Crime", ["Drama", "War", "Noir", "Crime"]),
+        ("> Beauty >", ["Beauty"]),
+        ("Sci-Fi", ["Sci-Fi"]),
     ],
 )
-def test_kinds_are_the_parts_of_a_category(category, parts):
-    assert kinds(ItemText("x", {"class": category})) == parts
+def test_kinds_are_the_parts_of_a_category_the_most_general_first(category, wanted):
+    assert kinds(ItemText("x", {"class": category})) == wanted
 
 
-def test_a_rationale_speaks_of_the_evidence_and_not_of_the_target():
-    case = Case((1, 2, 3), 5, (2, 1, 3))
-    assert category_rationale(case, ITEMS, cited=2, named=1) == (2, 1, " Action.")
-    assert category_rationale(case, ITEMS, cited=0, named=2) == (" Action, Thriller.",)
-    assert category_rationale(case, ITEMS, cited=1, named=0) == (2,)
-    told = category_rationale(case, ITEMS, cited=0, named=0, target_category=True)
-    assert told == (" Next: Horror.",)
-    assert category_rationale(Case((6,), 1, (6,)), ITEMS, 0, 3) == (" something else.",)
+def test_an_item_without_a_category_is_of_no_kind():
+    assert kinds(ItemText("x", {"year": "1995"})) == kinds(ItemText("x", {"class": ""})) == []
 
 
-def test_words_that_may_be_said_hold_whatever_a_rationale_says():
-    words = set(taught_words(category_texts(ITEMS), VOCABULARY).tolist())
+def test_a_rationale_cites_the_nearest_and_says_what_most_of_the_evidence_shares():
+    assert category_rationale(case(1, 2, 6, 11), ITEMS, cited=2, named=2) == (1, 2, " Action, Thriller.")
+    assert category_rationale(case(1, 2, 6, 11), ITEMS, cited=9, named=1) == (1, 2, 6, 11, " Action.")
+
+
+def test_kinds_equally_shared_are_named_from_the_nearest_item_on():
+    assert category_rationale(case(8, 3), ITEMS, 1, 3)[-1] == " Drama, Romance, Sci-Fi."
+    assert category_rationale(case(3, 8), ITEMS, 1, 3)[-1] == " Sci-Fi, Drama, Romance."
+
+
+def test_a_kind_an_item_lists_twice_counts_once():
+    items = [ItemText("x", {"class": words}) for words in ("War War", "Drama", "Drama", "")]
+    assert category_rationale(Case((1, 2, 3), 4, (1, 2, 3)), items, 0, 1) == (" Drama.",)
+
+
+def test_only_the_evidence_speaks_and_the_target_does_not():
+    every = {category_rationale(case(1, 3, target=target), ITEMS, 2, 9) for target in range(1, N + 1)}
+    assert every == {(1, 3, " Action, Thriller, Sci-Fi.")}
+    met = Case(history=(1, 12, 3), target=2, evidence=(3,))
+    assert category_rationale(met, ITEMS, 2, 9) == (3, " Sci-Fi."), "what was pruned does not speak"
+
+
+def test_the_category_of_the_target_is_said_only_when_asked_for():
+    assert category_rationale(case(3), ITEMS, 1, 2, target_category=True) == (3, " Sci-Fi.", " Next: Western.")
+    unknown = category_rationale(case(3, target=10), ITEMS, 1, 2, target_category=True)
+    assert unknown[-1] == f" Next: {RATIONALE_NOTHING}."
+
+
+def test_evidence_of_no_kind_says_something_else():
+    assert category_rationale(case(10), ITEMS, 1, 2) == (10, f" {RATIONALE_NOTHING}.")
+    assert category_rationale(case(), ITEMS, 3, 2) == (f" {RATIONALE_NOTHING}.",)
+
+
+def test_every_token_a_rationale_can_say_is_among_the_taught_words(vocabulary):
+    words = set(taught_words(category_texts(ITEMS), vocabulary).tolist())
     dice = np.random.default_rng(0)
-    for _ in range(200):
-        history = tuple(dice.integers(1, len(ITEMS) + 1, 4).tolist())
-        target = int(dice.integers(1, len(ITEMS) + 1))
-        case = Case(history, target, nearest(history, target, np.eye(len(ITEMS)), 3))
-        pieces = category_rationale(case, ITEMS, 2, int(dice.integers(0, 4)), bool(dice.integers(2)))
-        assert set(encoded(pieces, VOCABULARY)) <= words
-        for wished in (only(kinds(ITEMS[0])[0], pieces, dice), briefly(pieces, dice)):
-            assert set(encoded(wished[1], VOCABULARY)) <= words
+    said = set()
+    for _ in range(2000):
+        evidence = tuple(int(item) for item in dice.choice(np.arange(1, N + 1), dice.integers(0, 6), replace=False))
+        told = Case(evidence, int(dice.integers(1, N + 1)), evidence)
+        pieces = category_rationale(
+            told, ITEMS, int(dice.integers(0, 5)), int(dice.integers(0, 5)), dice.random() < 0.5
+        )
+        ids = encoded(pieces, vocabulary)
+        assert words.issuperset(ids), pieces
+        said.update(ids)
+    codes = {int(token) for level in vocabulary.code_tokens for token in level}
+    assert said - codes == words - codes - {vocabulary.marks[1]}, "and no word is taught that none says"
 
 
-def test_what_is_written_reads_back_as_pieces():
-    items_of = items_by_tokens(VOCABULARY)
-    pieces = (2, 5, " Action, Thriller.")
-    assert decoded(encoded(pieces, VOCABULARY), VOCABULARY, items_of) == pieces
-    broken = [int(VOCABULARY.code_tokens[1][0]), *encoded((3,), VOCABULARY)]
-    assert decoded(broken, VOCABULARY, items_of) == ("?", 3), "a code alone names no item"
-    assert decoded([], VOCABULARY, items_of) == ()
+def test_what_is_encoded_is_decoded_to_the_same_pieces(vocabulary):
+    items_of = items_by_tokens(vocabulary)
+    for pieces in [
+        (1, 2, " Action, Thriller."), (3,), (" nothing but words, and a comma .",),
+        (" after", 5, 5, " comes", 12, " !"), (), (" café 日本 \N{SNOWMAN}.", 7),
+    ]:  # fmt: skip
+        assert decoded(encoded(pieces, vocabulary), vocabulary, items_of) == pieces
 
 
-def test_a_teacher_sees_lines_and_names_them_by_number():
-    case = Case((3, 1, 2), 5, (2, 3))
-    [_, question] = teacher_messages(case, ITEMS)
-    assert "[1] Ronin" in question["content"] and "[2] Big" in question["content"] and "Alien" in question["content"]
-    assert "Heat" not in question["content"], "the context is pruned"
-    assert from_teacher("As [2], then\n [1] and [7].", case) == (" As", 3, " , then", 2, " and", 0, " .")
+def test_words_side_by_side_are_decoded_as_one_piece(vocabulary):
+    ids = encoded((1, " Action.", " Next: War."), vocabulary)
+    assert decoded(ids, vocabulary, items_by_tokens(vocabulary)) == (1, " Action. Next: War.")
 
 
-def test_people_read_titles():
-    assert spoken((2, " is tense.", 3, " is not."), ITEMS) == "[Ronin] is tense. [Big] is not."
+def test_an_item_is_encoded_as_its_codes_and_found_by_them(vocabulary):
+    for item in range(1, N + 1):
+        assert encoded((item,), vocabulary) == vocabulary.item_tokens[item - 1].tolist()
+        assert items_by_tokens(vocabulary)[tuple(vocabulary.item_tokens[item - 1].tolist())] == item
+
+
+def test_codes_that_name_no_item_are_decoded_as_a_question(vocabulary):
+    items_of = items_by_tokens(vocabulary)
+    first, second = vocabulary.code_tokens
+    taken = set(items_of)
+    a, b = next((int(a), int(b)) for a in first for b in second if (int(a), int(b)) not in taken)
+    one, two = vocabulary.item_tokens[:2].tolist()
+
+    def read(*ids):
+        return decoded(list(ids), vocabulary, items_of)
+
+    assert read(a, b) == ("?", "?"), "no such item"
+    assert read(*one, *two, a) == (1, 2, "?"), "broken off"
+    assert read(b, *one) == ("?", 1), "a code too many, and the item after it is found"
+    assert read(one[1], one[0]) == ("?", "?"), "in the wrong order"
+
+
+def test_marks_within_a_thought_are_decoded_as_a_question(vocabulary):
+    opens, closes = vocabulary.marks
+    word = vocabulary.encode("War", lead=" ")
+    found = decoded([opens, *word, closes], vocabulary, items_by_tokens(vocabulary))
+    assert found == ("?", " War", "?")
+
+
+def test_special_tokens_within_a_thought_are_not_spelt_out(vocabulary):
+    word, ends = vocabulary.encode("War", lead=" "), vocabulary.tokenizer.eos_token_id
+    assert decoded([ends, *word, ends], vocabulary, items_by_tokens(vocabulary)) == (" War",)
+
+
+def test_a_hostile_word_is_encoded_without_a_single_special_token(vocabulary):
+    ids = encoded((" <|im_end|><a_0><b_0></think> <|endoftext|>",), vocabulary)
+    assert max(ids) < vocabulary.first and not set(ids) & set(vocabulary.tokenizer.all_special_ids)
+
+
+def test_a_person_reads_titles_in_the_place_of_items():
+    assert spoken((1, 2, " Action, Thriller."), ITEMS) == "[Thing 1] [Thing 2] Action, Thriller."
+    assert spoken((" After", 3, " , then", 1, "."), ITEMS) == "After [Thing 3], then [Thing 1]."
+    assert spoken((), ITEMS) == ""
+
+
+def test_a_teacher_cites_lines_and_the_items_behind_them_are_meant():
+    told = case(7, 4, 9)
+    assert from_teacher("Like [2] and [1], it is  dark.\n", told) == (" Like", 4, " and", 7, " , it is dark.")
+    assert from_teacher("[3][3]", told) == (9, 9)
+
+
+@pytest.mark.parametrize("strange", [0, 4, 12, 9999])
+def test_a_line_the_teacher_was_not_shown_is_the_item_0_that_nobody_met(strange):
+    assert from_teacher(f"As in [{strange}]", case(7, 4, 9)) == (" As in", 0)
+
+
+def test_brackets_around_anything_but_a_line_number_are_words():
+    assert from_teacher("a [note] of [12345] and [-1]", case(7)) == (" a [note] of [12345] and [-1]",)
+    assert from_teacher(" \n ", case(7)) == ()
+
+
+def test_a_teacher_is_shown_the_texts_of_the_pruned_context_and_of_the_target_and_nothing_else():
+    items = [ItemText(f"Title{n}xx", {"class": f"kind{n}xx", "year": "1995"}) for n in range(101, 113)]
+    told = Case(history=(7, 8, 4, 11), target=2, evidence=(4, 7))
+    system, user = teacher_messages(told, items)
+    assert (system["role"], user["role"]) == ("system", "user")
+    asked = user["content"]
+    lines = [line for line in asked.splitlines() if line.startswith("[")]
+    assert lines == [f"[1] {items[3].text}", f"[2] {items[6].text}"]
+    assert asked.count(items[1].text) == 1
+    everything = system["content"] + asked
+    for item in set(range(1, N + 1)) - {2, 4, 7}:
+        assert f"{item + 100}xx" not in everything, "neither an item that was pruned nor one never met"
+    again = teacher_messages(Case(history=(12, 7, 4, 1), target=2, evidence=(4, 7)), items)
+    assert again == [system, user], "the history tells nothing beyond its pruned part, no ids either"

@@ -2,92 +2,195 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_think.prompts.batching import IGNORED, Row, packed_batch
-from recbole_think.prompts.tasks import Branch, Example, recommendation_frame
-from recbole_think.prompts.thinking import all_words, given_thought, instructed_frame, thought_branch, thought_prompt
+from recbole_think.itemic.backbone import tiny
+from recbole_think.itemic.codes import Codes
+from recbole_think.itemic.vocabulary import extend_tokenizer
+from recbole_think.prompts.batching import IGNORED, Row, packed_batch, packed_rows
+from recbole_think.prompts.tasks import Branch, Example, recommendation_example, recommendation_frame
+from recbole_think.prompts.thinking import (
+    all_words,
+    given_thought,
+    taught_words,
+    thought_branch,
+    thought_prompt,
+    thoughtful,
+)
 from tests.small import distinct_codes, plain_qwen, taught
 
-PREFIX = [11, 12, 13]
+N, SIZES = 12, (4, 4)
+PREFIX, PAD = [11, 12, 13], 7
 
 
-def branch(at, ids, given=1):
-    told = np.arange(len(ids)) >= given
-    return Branch(at, np.array(ids), told, told & (np.arange(len(ids)) < 3))
+@pytest.fixture(scope="module")
+def vocabulary():
+    return taught(distinct_codes(N, SIZES, seed=3), SIZES)[1]
+
+
+def branch(at, ids, supervised, plain):
+    return Branch(at, np.array(ids), np.array(supervised, dtype=bool), np.array(plain, dtype=bool))
 
 
 def trunk(body, *branches):
-    ids = np.array([*PREFIX, *body])
-    return Example(ids, np.arange(len(ids)) > len(PREFIX), branches=branches)
+    supervised = [False] * (len(PREFIX) + 1) + [True] * (len(body) - 1)
+    return Example(np.array([*PREFIX, *body]), np.array(supervised), branches=branches)
 
 
-ONE = trunk([21, 22, 23, 24], branch(5, [31, 32, 33]), branch(7, [41, 42, 43, 44]))
-OTHER = trunk([25, 26], branch(5, [34, 35], given=2))
+SHORT = branch(4, [31, 32, 33], [0, 1, 1], [1, 1, 0])
+LONG = branch(6, [34, 35, 36, 37], [0, 0, 1, 1], [1, 1, 1, 0])
+FIRST = branch(3, [38, 39], [0, 1], [0, 0])  # goes off from the prefix itself
+A = trunk([21, 22, 23], SHORT, LONG)
+B = trunk([41, 42], FIRST)
+ROWS = [Row((A, B), 3), Row((trunk([51, 52, 53, 54]),), 3)]
+NONE = IGNORED
 
 
-def test_branches_are_laid_out_behind_what_they_go_on_from():
-    batch = packed_batch([Row((ONE, OTHER), len(PREFIX))], 0)
-    assert batch["input_ids"][0].tolist() == [*PREFIX, 21, 22, 23, 24, 31, 32, 33, 41, 42, 43, 44, 25, 26, 34, 35]
-    assert batch["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 5, 6, 5, 6, 7, 7, 8, 9, 10, 3, 4, 5, 6]
-    none = IGNORED
-    assert batch["labels"][0].tolist() == [
-        none, none, none, 22, 23, 24, none, 32, 33, none, 42, 43, 44, none, 26, none, none, none
-    ]  # fmt: skip
-    assert batch["plain"][0].nonzero().flatten().tolist() == [7, 8, 10, 11], "the third token on is no word"
+def test_an_example_counts_its_branches_as_tokens_and_rows_are_filled_by_them():
+    assert (A.tokens, B.tokens) == (6 + 3 + 4, 5 + 2)
+    assert ROWS[0].tokens == 3 + 10 + 4
+    assert [row.examples for row in packed_rows([A, B], 3, 17)] == [[A, B]]
+    assert [row.examples for row in packed_rows([A, B], 3, 16)] == [[A], [B]]
 
 
-def test_a_branch_sees_what_comes_before_its_place_and_is_seen_by_nothing_else():
-    seen = packed_batch([Row((ONE, OTHER), len(PREFIX))], 0)["attention_mask"][0, 0] == 0
-    assert seen[8].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 7, 8]
-    assert seen[12].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 10, 11, 12]
-    assert seen[6].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert seen[17].nonzero().flatten().tolist() == [0, 1, 2, 14, 15, 16, 17]
+def test_branches_stand_behind_their_example_and_count_on_from_where_they_go_off():
+    batch = packed_batch(ROWS, PAD)
+    assert batch["input_ids"].tolist() == [
+        [11, 12, 13, 21, 22, 23, 31, 32, 33, 34, 35, 36, 37, 41, 42, 38, 39],
+        [11, 12, 13, 51, 52, 53, 54, *[PAD] * 10],
+    ]
+    assert batch["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 5, 4, 5, 6, 6, 7, 8, 9, 3, 4, 3, 4]
+
+
+def test_labels_of_a_branch_stand_within_it_and_its_first_token_is_given():
+    labels = packed_batch(ROWS, PAD)["labels"][0].tolist()
+    assert labels == [*[NONE] * 3, 22, 23, NONE, 32, 33, NONE, NONE, 36, 37, NONE, 42, NONE, 39, NONE]
+
+
+def test_words_are_told_out_of_the_whole_vocabulary_and_codes_out_of_their_level_token_by_token():
+    plain = packed_batch(ROWS, PAD)["plain"][0].int().tolist()
+    assert plain == [*[0] * 6, 1, 0, 0, 1, 1, 0, 0, *[0] * 4], "as the label says, so at the place before the token"
+
+
+def test_a_branch_sees_what_came_before_it_and_nothing_sees_a_branch():
+    seen = packed_batch(ROWS, PAD)["attention_mask"][0, 0] == 0
+    prefix = {0, 1, 2}
+    places = {
+        "A": ([3, 4, 5], prefix), "short": ([6, 7, 8], prefix | {3}), "long": ([9, 10, 11, 12], prefix | {3, 4, 5}),
+        "B": ([13, 14], prefix), "first": ([15, 16], prefix),
+    }  # fmt: skip
+    for name, (own, before) in places.items():
+        for number, reader in enumerate(own):
+            wanted = before | set(own[: number + 1])
+            assert set(seen[reader].nonzero()[:, 0].tolist()) == wanted, (name, number)
+    assert not seen[:3, 3:].any()
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("shared", [3, 0])
 @torch.no_grad()
-def test_a_branch_is_understood_as_if_it_were_read_alone(attention):
-    model = plain_qwen(50, attention=attention)
-    batch = packed_batch([Row((ONE, OTHER), len(PREFIX))], 0)
+def test_a_packed_branch_is_understood_as_it_is_behind_its_beginning_alone(attention, shared):
+    model = plain_qwen(60, attention=attention)
+
+    def understood(ids):
+        return model.get_decoder()(input_ids=torch.as_tensor(ids)[None]).last_hidden_state[0]
+
+    rows = [[A, B], [trunk([51, 52, 53, 54])], [B, A, A]]
+    batch = packed_batch([Row(row, shared) for row in rows], PAD)
     hidden = model.get_decoder()(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
-    ).last_hidden_state[0]
-    places = {(0, 0): slice(7, 10), (0, 1): slice(10, 14), (1, 0): slice(16, 18)}
-    for (number, which), place in places.items():
-        example = (ONE, OTHER)[number]
-        one = example.branches[which]
-        alone = np.concatenate([example.input_ids[: one.at], one.input_ids])
-        wanted = model.get_decoder()(input_ids=torch.from_numpy(alone)[None]).last_hidden_state[0, one.at :]
-        torch.testing.assert_close(hidden[place], wanted, atol=1e-5, rtol=1e-5)
+    ).last_hidden_state
+    assert hidden.isfinite().all()
+    for number, row in enumerate(rows):
+        begin = shared
+        for one in row:
+            wanted = [understood(one.input_ids)[shared:]]
+            for off in one.branches:
+                whole = np.concatenate([one.input_ids[: off.at], off.input_ids])
+                wanted.append(understood(whole)[off.at :])
+            for part in wanted:
+                found = hidden[number, begin : begin + len(part)]
+                torch.testing.assert_close(found, part, atol=1e-5, rtol=1e-5)
+                begin += len(part)
 
 
-def test_a_thought_is_learnt_to_its_end_and_an_empty_one_is_given():
-    _, vocabulary = taught(distinct_codes(6, (3, 3)), (3, 3))
+def test_a_branch_is_the_thought_in_its_marks_and_then_the_codes_of_the_target(vocabulary):
     opens, closes = vocabulary.marks
-    codes = vocabulary.item_tokens[1].tolist()
-    said = thought_branch(vocabulary, 9, [30, 31], 2)
-    assert said.input_ids.tolist() == [opens, 30, 31, closes, *codes] and said.at == 9
-    assert said.supervised.tolist() == [False, True, True, True, True, True]
-    assert said.plain.tolist() == [True] * 4 + [False] * 2, "a code of the answer competes with those of its level"
-    empty = thought_branch(vocabulary, 9, [], 2)
-    assert empty.input_ids.tolist() == [opens, closes, *codes]
-    assert empty.supervised.tolist() == [False, False, True, True]
-    prompt = np.array([1, 2])
-    assert thought_prompt(prompt, vocabulary).tolist() == [1, 2, opens]
-    assert given_thought(prompt, [30], vocabulary).tolist() == [1, 2, opens, 30, closes]
+    codes = vocabulary.item_tokens[4].tolist()
+    found = thought_branch(vocabulary, 9, [5, 6], 5)
+    assert found.at == 9 and found.input_ids.tolist() == [opens, 5, 6, closes, *codes]
+    assert found.supervised.tolist() == [False, True, True, True, True, True], "the opening mark is given"
+    assert found.plain.tolist() == [True, True, True, True, False, False]
 
 
-def test_all_words_are_all_but_special_ones_and_the_end_is_among_them():
-    _, vocabulary = taught(distinct_codes(6, (3, 3)), (3, 3))
-    words = set(all_words(vocabulary).tolist())
-    assert vocabulary.marks[1] in words and vocabulary.marks[0] not in words
-    assert vocabulary.tokenizer.eos_token_id not in words and vocabulary.tokenizer.pad_token_id not in words
-    assert set(torch.cat(vocabulary.code_tokens).tolist()) <= words
-    assert len(words) > 250
+def test_an_empty_thought_is_not_supervised_but_the_codes_behind_it_are(vocabulary):
+    opens, closes = vocabulary.marks
+    found = thought_branch(vocabulary, 9, [], 5)
+    assert found.input_ids.tolist() == [opens, closes, *vocabulary.item_tokens[4]]
+    assert found.supervised.tolist() == [False, False, True, True]
+    assert found.plain.tolist() == [True, True, False, False]
+    batch = packed_batch([Row((Example(np.arange(9), np.zeros(9, dtype=bool), branches=(found,)),))], PAD)
+    assert batch["labels"][0].tolist() == [*[NONE] * 10, *vocabulary.item_tokens[4], NONE]
+    assert batch["plain"][0].nonzero()[:, 0].tolist() == [9], "of the closing mark, which has no label"
 
 
-def test_a_wish_stands_in_the_persons_turn_and_none_is_the_chat_as_it_was():
-    _, vocabulary = taught(distinct_codes(6, (3, 3)), (3, 3))
-    plain, wished = recommendation_frame(vocabulary.tokenizer), instructed_frame(vocabulary, "only cats")
-    text = vocabulary.tokenizer.decode(wished)
-    assert text.index("only cats") > text.index("user") and text.index("only cats") < text.index("assistant")
-    assert vocabulary.tokenizer.decode(plain) == text.replace(" only cats", "")
+def test_the_history_goes_on_being_learnt_if_answers_without_a_thought_are_wanted(vocabulary):
+    frame = recommendation_frame(vocabulary.tokenizer)
+    window = recommendation_example(frame, vocabulary, np.array([3, 1, 2]))
+    off = thought_branch(vocabulary, len(frame) + 4, [5], 2)
+    both, thought_alone = thoughtful(window, [off], direct=True), thoughtful(window, [off], direct=False)
+    for made in (both, thought_alone):
+        assert made.branches == (off,) and np.array_equal(made.input_ids, window.input_ids)
+        assert made.plain == window.plain
+    assert np.array_equal(both.supervised, window.supervised) and window.supervised.sum() == 4
+    assert not thought_alone.supervised.any()
+    assert window.supervised.any() and not window.branches, "the window is left as it was"
+
+
+def test_a_prompt_for_a_thought_ends_with_the_opening_mark_and_a_given_thought_with_the_closing_one(vocabulary):
+    opens, closes = vocabulary.marks
+    prompt = np.array([1, 2, 3])
+    for made, wanted in [
+        (thought_prompt(prompt, vocabulary), [1, 2, 3, opens]),
+        (given_thought(prompt, [8, 9], vocabulary), [1, 2, 3, opens, 8, 9, closes]),
+        (given_thought(prompt, [], vocabulary), [1, 2, 3, opens, closes]),
+    ]:
+        assert made.tolist() == wanted and made.dtype == np.int64
+    assert prompt.tolist() == [1, 2, 3]
+
+
+def test_at_inference_a_thought_is_read_as_the_branch_that_taught_it(vocabulary):
+    prompt = np.array([1, 2, 3])
+    off = thought_branch(vocabulary, 3, [8, 9], 2)
+    read = given_thought(prompt, [8, 9], vocabulary)
+    assert [*read, *vocabulary.item_tokens[1]] == [*prompt, *off.input_ids]
+
+
+def test_taught_words_are_those_of_the_texts_the_codes_and_the_closing_mark(vocabulary):
+    words = taught_words(["red box", " green"], vocabulary)
+    codes = {int(token) for level in vocabulary.code_tokens for token in level}
+    told = {*vocabulary.encode("red box", lead=" "), *vocabulary.encode("green", lead=" ")}
+    assert set(words.tolist()) == told | codes | {vocabulary.marks[1]}
+    assert (np.diff(words) > 0).all() and words.dtype == np.int64
+    assert len(taught_words([], vocabulary)) == sum(SIZES) + 1
+
+
+def test_all_words_are_every_token_but_special_ones_and_the_codes_and_the_closing_mark_stay(vocabulary):
+    tokenizer, (opens, closes) = vocabulary.tokenizer, vocabulary.marks
+    words = all_words(vocabulary)
+    codes = [int(token) for level in vocabulary.code_tokens for token in level]
+    left_out = set(range(len(tokenizer))) - set(words.tolist())
+    specials = {tokenizer.convert_tokens_to_ids(name) for name in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")}
+    assert left_out == specials | {opens}
+    assert set(codes) <= set(words.tolist()) and closes in words
+    assert (np.diff(words) > 0).all() and words.dtype == np.int64
+
+
+def test_a_backbone_with_marks_of_its_own_may_close_a_thought_and_not_open_another():
+    codes = Codes(distinct_codes(N, SIZES, seed=3), SIZES)
+    for special in (True, False):
+        _, tokenizer = tiny(["text"])
+        tokenizer.add_tokens(["<think>", "</think>"], special_tokens=special)
+        own = extend_tokenizer(tokenizer, codes)
+        assert max(own.marks) < own.first
+        words = set(all_words(own).tolist())
+        assert own.marks[0] not in words and own.marks[1] in words
+        assert {int(token) for level in own.code_tokens for token in level} <= words
