@@ -80,6 +80,7 @@ class Activation:
         self.options, self.max_history, self.source, self.vectors = options, max_history, source, vectors
         self.filter, self.think, self.words = judging, think, words
         self.counts: Counter[str] = Counter()
+        self.costs: dict[str, float] = {}  # of the source, in the process that asked it
 
     @contextmanager
     def learning(self, model: Any) -> Iterator[None]:
@@ -156,7 +157,7 @@ class Activation:
         if not path.is_file():
             write_json(path, self._accepted(context, taught))
         kept = read_json(path)
-        self.counts = Counter(kept["counts"])
+        self.counts, self.costs = Counter(kept["counts"]), kept.get("source", {})
         for one, thought in zip(taught, kept["thoughts"], strict=True):
             one.thought = thought
         return examples, taught
@@ -164,7 +165,8 @@ class Activation:
     def _accepted(self, context: Context, taught: list[Taught]) -> dict[str, Any]:
         """Ask the source about every case and filter what it says."""
         context.model.eval()
-        given = self.source().explain([one.case for one in taught])
+        source = self.source()
+        given = source.explain([one.case for one in taught])
         counts, thoughts = Counter[str](), []
         for one, pieces in zip(taught, given, strict=True):
             reason = "empty" if pieces is None else self.filter.reason(pieces, one.case)
@@ -175,7 +177,8 @@ class Activation:
             raise InputError(
                 f"activation: none of {len(taught)} rationales may be learnt from ({said}); see activation.source"
             )
-        return {"counts": counts, "thoughts": thoughts}
+        costs = {name: round(value, 1) for name, value in source.costs().items()}
+        return {"counts": counts, "thoughts": thoughts, "source": costs}
 
     def _judged(self, context: Context, taught: list[Taught], number: int, counts: Counter[str]) -> list[Taught]:
         """Let the model think about every explained case, and decide by where its thoughts lead."""
@@ -227,11 +230,15 @@ class Activation:
         return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
 
     def _figures(self, taught: Sequence[Taught], outcomes: Sequence[Outcome], best: int) -> dict[str, Any]:
-        """What became of the cases: shares rejected by reason, what leaks of what is learnt, what each round judged."""
+        """What became of the cases.
+
+        What their source took, shares rejected by reason, what leaks of what is learnt, what each round judged.
+        """
         rounds = [outcome.figures for outcome in outcomes]
         lengths = [len(one.thought) for one in taught if one.thought]
         return {
             "cases": len(taught),
+            "source": self.costs,
             "rejected": {name: round(self.counts[name] / len(taught), 4) for name in REASONS},
             "accepted": round(self.counts["accepted"] / len(taught), 4),
             "training_leakage_rate": sum(row["leaking"] for row in rounds)

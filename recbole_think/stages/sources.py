@@ -1,10 +1,11 @@
 """Who explains why an item came next: the data's own categories, the aligned model, or a teacher behind a server.
 
-One interface: cases in, a rationale or None each out. Knows nothing of filters and training.
+One interface: cases in, a rationale or None each out, and what that took. Knows nothing of filters and training.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,9 @@ class Source(Protocol):
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
         """Say why each target came next; None = nothing was said."""
 
+    def costs(self) -> dict[str, float]:
+        """What explaining took so far, by name: answers asked for (not those kept from before), seconds, ..."""
+
 
 @dataclass(frozen=True)
 class Category:
@@ -55,6 +59,10 @@ class Category:
         cited, named, told = options.cited, options.kinds, options.target_category
         return [category_rationale(case, self.items, cited, named, told) if case.evidence else None for case in cases]
 
+    def costs(self) -> dict[str, float]:
+        """Nothing: no one is asked."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Own:
@@ -66,11 +74,12 @@ class Own:
     answers: Answers
     seed: int
     show_progress: bool = True
+    counts: dict[str, float] = field(default_factory=lambda: {"asked": 0, "seconds": 0.0})
 
     @torch.no_grad()
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
         """See ``Source``."""
-        vocabulary, items_of = self.vocabulary, items_by_tokens(self.vocabulary)
+        vocabulary, items_of, begin = self.vocabulary, items_by_tokens(self.vocabulary), time.perf_counter()
         frame = [template_ids(vocabulary.tokenizer, part) for part in self._frame()]
         prompts = [self._prompt(frame, case) for case in cases]
         who = digest([self._weights(), self.longest, TEMPERATURE, self.seed])
@@ -91,7 +100,13 @@ class Own:
                     known[keys[place]] = " ".join(map(str, answer))
                 self.answers.add({keys[place]: known[keys[place]] for place in some})
                 bar.update(len(some))
+        self.counts["asked"] += len(missing)
+        self.counts["seconds"] += time.perf_counter() - begin
         return [decoded([int(word) for word in known[key].split()], vocabulary, items_of) for key in keys]
+
+    def costs(self) -> dict[str, float]:
+        """See ``Source``: ``asked``, ``seconds``."""
+        return dict(self.counts)
 
     def _frame(self) -> list[str]:
         user = EXPLAIN_USER.format(history=MARK, target=MARK)
@@ -118,17 +133,21 @@ class Teacher:
     answers: Answers
 
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
-        """See ``Source``.
+        """See ``Source``; cases without evidence are not asked about: there is nothing to refer to.
 
         Raises:
             InputError: the server refuses us, or answers nothing any more.
         """
         options = self.asker.options
         who = [options.url, options.model, options.temperature, options.max_tokens]
-        messages = [teacher_messages(case, self.items) for case in cases]
-        keys = [digest([who, question], 24) for question in messages]
-        asked = dict(zip(keys, messages, strict=True))
+        shown = [teacher_messages(case, self.items) if case.evidence else None for case in cases]
+        keys = [digest([who, messages], 24) for messages in shown]
+        asked = {key: messages for key, messages in zip(keys, shown, strict=True) if messages}
         known = self.answers.known(list(asked))
-        self.asker({key: question for key, question in asked.items() if key not in known}, self.answers.add)
+        self.asker({key: messages for key, messages in asked.items() if key not in known}, self.answers.add)
         known = self.answers.known(list(asked))
         return [from_teacher(known[key], case) if key in known else None for key, case in zip(keys, cases, strict=True)]
+
+    def costs(self) -> dict[str, float]:
+        """See ``Source``: ``asked``, ``failed``, ``prompt_tokens``, ``answer_tokens``, ``seconds``."""
+        return dict(self.asker.counts)
