@@ -53,6 +53,16 @@ setup(
         "teacher": ["openai>=1.60"],
         "vllm": ["vllm>=0.22; platform_system == 'Linux'"],
         "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
-        "dev": ["pytest>=8", "openai>=1.60", "fastapi>=0.115", "uvicorn>=0.30", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "build>=1.2", "lightpanda>=1.0"],
+        "dev": [
+            "pytest>=8",
+            "openai>=1.60",
+            "fastapi>=0.115",
+            "uvicorn>=0.30",
+            "ruff>=0.8",
+            "mypy>=1.13",
+            "types-PyYAML",
+            "build>=1.2",
+            "lightpanda>=1.0",
+        ],
     },
 )

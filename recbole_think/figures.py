@@ -96,6 +96,24 @@ def scoreboard(rows: Sequence[Row], metric: str) -> dict:
     return as_json(figure)
 
 
+def twins(values: Mapping[str, float], metric: str) -> dict:
+    """Bars of one metric under each way of answering, the first one in colour, in the given order.
+
+    Args:
+        values: metric by what is shown beside the bar.
+        metric: its name.
+    """
+    names, figure = [plain(name) for name in values], go.Figure()
+    for number, (name, value) in enumerate(values.items()):
+        look = {} if number == 0 else {"color": GREY}
+        figure.add_bar(x=[value], y=[plain(name)], orientation="h", marker=look,
+                       hovertemplate=f"%{{y}}: {plain(metric)} %{{x:.4f}}<extra></extra>")  # fmt: skip
+    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], type="category", ticklabelstandoff=6)
+    figure.update_xaxes(rangemode="tozero", nticks=5)
+    figure.update_layout(showlegend=False, barmode="overlay", height=60 + 34 * len(names), dragmode=False)
+    return as_json(figure)
+
+
 def curves(rows: Sequence[Row]) -> dict:
     """What a stage logged by step, one panel per quantity (loss, valid, ...)."""
     names = list(dict.fromkeys(name for row in rows for name in row if name != "step"))

@@ -60,10 +60,11 @@ def measure(
 
     Returns:
         n_users; metrics of ``thinking``, ``twin``, ``empty`` and ``other_user``; ``dll`` in nats; legality,
-        citation_validity, closed, distinct_thoughts, thought_tokens, cost_ratio; p_value (thinking against twin); notes.
+        citation_validity, closed, distinct_thoughts, thought_tokens, cost_ratio; p_value of thinking against its
+        twin, and against another user's thoughts; notes.
     """
     count = options.thoughts
-    direct = replace(options, think=False, num_beams=count * options.beams_each)
+    direct = replace(options, think=False, num_beams=count * options.thought_beams)
     ranker.take_illegal_rate()
     thinking, thinking_s = _timed(
         lambda: ranker.rank(sample.prompts, sample.mask_of, replace(options, think=True), dtype)
@@ -85,7 +86,7 @@ def measure(
     lengths = np.array([len(thought.ids) for thought in every])
     found: dict[str, Any] = {
         "n_users": len(sample.prompts),
-        "candidates": {"thoughts": count, "beams_each": options.beams_each, "twin_beams": direct.num_beams},
+        "candidates": {"thoughts": count, "beams_each": options.thought_beams, "twin_beams": direct.num_beams},
         **{name: {key: round(float(values.mean()), 6) for key, values in of.items()} for name, of in scores.items()},
         "dll": {
             "mean": float(gains.mean()), "standard_error": float(gains.std(ddof=1) / np.sqrt(len(gains))),

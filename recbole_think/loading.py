@@ -119,8 +119,9 @@ class LoadedRun:
         self._titles = ["", *(text.title for text in read_items(path, items, self._names[1:], lenient=True)[0])]
 
     def recommend(
-        self, user_or_history: str | Sequence[str], k: int = 10, mask_history: bool | None = None, split: str = "test"
-    ) -> list[Recommendation]:
+        self, user_or_history: str | Sequence[str], k: int = 10, mask_history: bool | None = None, split: str = "test",
+        instruction: str = "",
+    ) -> list[Recommendation]:  # fmt: skip
         """Recommend ``k`` items to a user of the data set, or to whoever has a history.
 
         Args:
@@ -128,19 +129,46 @@ class LoadedRun:
             k: length of the list; it is shorter where masking leaves fewer items.
             mask_history: leave out what the history holds; by default as the run was evaluated.
             split: for a user, how far the history goes: ``test`` = all but the last event, ``valid`` = all but two.
+            instruction: a wish in words that steers the thought, such as "only comedies" or "explain briefly".
 
         Raises:
-            InputError: an id nobody knows, a ``k`` the model cannot fill, or a model that needs more than a history.
+            InputError: an id nobody knows, a ``k`` the model cannot fill, a model that needs more than a history, or a
+                wish to a model that does not think.
         """
-        if isinstance(user_or_history, str):
+        if instruction.strip():
+            self._require_thinking(f"the instruction {instruction!r}")
+        elif isinstance(user_or_history, str):
             scores, items = self.full_sort_topk([user_or_history], k, mask_history, split)
             return self._listed(scores[0], items[0])
         self._require_length(k)
+        history = self._history(user_or_history, split)
+        masked = history if self._masked(mask_history) else history[:0]
+        return self._listed(*scores_after(self.model, self.dataset, history, masked, instruction).topk(k))
+
+    def thoughts(self, user_or_history: str | Sequence[str], split: str = "test", instruction: str = "") -> list[str]:
+        """What the model thinks before it answers, items by title; arguments as in ``recommend``.
+
+        Raises:
+            InputError: an id nobody knows, or a model that does not think.
+        """
+        self._require_thinking("thoughts")
+        return self.model.thoughts([self._history(user_or_history, split)], instruction)[0]
+
+    def _require_thinking(self, what: str) -> None:
+        if not (is_generative(self.model) and self.model.decode.think):
+            raise InputError(f"{what}: this run does not think; it takes OneRecThink with stage activation")
+
+    def _history(self, user_or_history: str | Sequence[str], split: str) -> np.ndarray:
+        """Whole history of a user as far as a split goes, or the one given: int64 [h], RecBole's item ids."""
+        if isinstance(user_or_history, str):
+            user = self._id("user", user_or_history)
+            if split not in self.splits:
+                raise InputError(f"split must be test or valid, got {split!r}")
+            return self.splits[split][1].of(user)
         history = np.array([self._id("item", item) for item in user_or_history], dtype=np.int64)
         if not len(history):
             raise InputError("an empty history: name at least one item, or a user")
-        masked = history if self._masked(mask_history) else history[:0]
-        return self._listed(*scores_after(self.model, self.dataset, history, masked).topk(k))
+        return history
 
     def full_sort_scores(
         self, users: Sequence[str | int], mask_history: bool | None = None, split: str = "test"
@@ -195,8 +223,9 @@ class LoadedRun:
 
     def _require_length(self, k: int) -> None:
         most, what = self.dataset.item_num - 1, "the number of items"
-        if is_generative(self.model) and self.model.options["decode"].num_beams < most:
-            most, what = self.model.options["decode"].num_beams, "decode.num_beams of this run"
+        if is_generative(self.model) and self.model.decode.shortest_list < most:
+            most = self.model.decode.shortest_list
+            what = f"decode.{'thought_beams' if self.model.decode.think else 'num_beams'} of this run"
         if not 1 <= k <= most:
             raise InputError(f"k must be 1 to {most} ({what}), got {k}")
 

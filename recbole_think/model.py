@@ -96,11 +96,12 @@ class OneRecThink(SequentialRecommender):
             raise InputError(
                 f"stages_from={config['stages_from']!r} is no run folder (no config.json): name one, or leave it out"
             )
-        beams, longest = blocks["decode"].num_beams, max(config["topk"])
+        decode = replace(blocks["decode"], think=blocks["decode"].think and "activation" in config["stages"])
+        name = "thought_beams" if decode.think else "num_beams"
+        beams, longest = decode.shortest_list, max(config["topk"])
         if beams < longest:
             raise InputError(
-                f"decode.num_beams={beams} cannot fill a top-{longest} list: set decode.num_beams >= {longest}, "
-                f"or lower topk"
+                f"decode.{name}={beams} cannot fill a top-{longest} list: set decode.{name} >= {longest}, or lower topk"
             )
         for phase, mode in config["eval_args"]["mode"].items():
             if mode != "full":
@@ -222,17 +223,35 @@ class OneRecThink(SequentialRecommender):
         """Rank items for users of the data set, under the mask of the evaluation: RecBole item ids, best first."""
         return self._ranked(asked.prompts, lambda rows: self.mask_of(asked.users[rows]), done)
 
-    def recommend(self, histories: list[np.ndarray], mask: torch.Tensor | None = None) -> list[list[int]]:
+    def recommend(
+        self, histories: list[np.ndarray], mask: torch.Tensor | None = None, instruction: str = ""
+    ) -> list[list[int]]:
         """Rank items for each history.
 
         Args:
             histories: per user int64 [h], RecBole item ids, oldest first; the latest ``prompts.max_history`` count.
             mask: bool [B, n], True = item row + 1 may not be named.
+            instruction: a wish in words, such as "only comedies"; it steers what is thought.
 
         Returns:
-            Per user up to ``decode.num_beams`` RecBole item ids, best first.
+            Per user up to ``decode.candidates`` RecBole item ids, best first.
         """
-        return self._ranked(self.ranker.prompts(histories), lambda rows: None if mask is None else mask[rows])
+        prompts = self.ranker.prompts(histories, instruction)
+        return self._ranked(prompts, lambda rows: None if mask is None else mask[rows])
+
+    def thoughts(self, histories: list[np.ndarray], instruction: str = "") -> list[list[str]]:
+        """What is thought after each history, ``decode.thoughts`` times, items by title."""
+        from recbole_think.prompts.rationale import decoded, items_by_tokens, spoken
+
+        items_of = items_by_tokens(self.vocabulary)
+        thought = self.think(self.ranker.prompts(histories, instruction), lambda rows: None)
+        return [[spoken(decoded(one.ids, self.vocabulary, items_of), self.items) for one in of] for of in thought]
+
+    @property
+    def decode(self):
+        """How lists are made now."""
+        options = self.options["decode"]
+        return replace(options, think=options.think and self.thinks)
 
     def think(
         self, prompts: list[np.ndarray], mask_of: "MaskOf", options=None, targets: np.ndarray | None = None
@@ -241,9 +260,7 @@ class OneRecThink(SequentialRecommender):
         return self.ranker.think(prompts, mask_of, options or self.options["decode"], self.dtype(), targets)
 
     def _ranked(self, prompts: list[np.ndarray], mask_of: "MaskOf", done=None) -> list[list[int]]:
-        options = self.options["decode"]
-        options = replace(options, think=options.think and self.thinks)
-        return self.ranker.rank(prompts, mask_of, options, self.dtype(), done)
+        return self.ranker.rank(prompts, mask_of, self.decode, self.dtype(), done)
 
     def dtype(self) -> torch.dtype:
         """What lists are computed in."""

@@ -1,6 +1,7 @@
 """What a run will cost: sizes from the data, seconds and memory from a probe of ten seconds; nothing is kept.
 
-Stages are probed by training them for a moment, evaluation by ranking for a few users. RecBole's own models are probed
+Stages are probed by training them for a moment (enhancement by two of its steps), evaluation by ranking for a few
+users. RecBole's own models are probed
 by a few batches of an epoch and of an evaluation.
 """
 
@@ -110,14 +111,19 @@ def _staged(trainer, data: Data) -> list[dict[str, Any]]:
         stand_in = " ".join(["and"] * options.answer_tokens)
         trainer.general = [GeneralText(stand_in, question) for question in questions(options.general_prompts)]
     context, rows = trainer.context(data.valid, show_progress=False), []
+    trainer.valid_data, trainer.dry = data.valid, True
     stages = trainer.stages()
     for stage in stages:
+        if hasattr(stage, "probe"):
+            rows.append({"stage": stage.name, "validations": stage.options.validations, **stage.probe(context)})
+            continue
         plan = stage.plan(context)
         with stage.learning(context.model):
             per_token = probe(stage.name, context, stage.options, plan, PROBE_S / (len(stages) + 1))
         seconds = per_token * plan.tokens
         # alignment is validated by a loss, which costs next to nothing
-        validations = stage.options.validations if stage.name == "recommendation" else 0
+        ranked = {"recommendation": 1, "activation": getattr(stage.options, "rounds", 1)}.get(stage.name, 0)
+        validations = stage.options.validations * ranked
         rows.append({"stage": stage.name, "tokens": plan.tokens, "steps": len(plan), "seconds": seconds,
                      "validations": validations})  # fmt: skip
     return rows

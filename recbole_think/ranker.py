@@ -26,7 +26,7 @@ from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.batching import prompt_batch, token_batches
 from recbole_think.prompts.tasks import recommendation_frame, recommendation_prompt
-from recbole_think.prompts.thinking import given_thought, thought_prompt
+from recbole_think.prompts.thinking import given_thought, instructed_frame, thought_prompt
 
 MaskOf = Callable[[list[int]], Tensor | None]  # places in what is asked -> bool [B, n], True = may not be named
 
@@ -58,14 +58,16 @@ class Ranker:
         self.frame = recommendation_frame(self.vocabulary.tokenizer)
         self.answers = 0, 0  # illegal, all
 
-    def prompts(self, histories: list[np.ndarray]) -> list[np.ndarray]:
+    def prompts(self, histories: list[np.ndarray], instruction: str = "") -> list[np.ndarray]:
         """Token ids of each user's prompt.
 
         Args:
             histories: per user int64 [h], RecBole item ids, oldest first.
+            instruction: a wish in words, such as "only comedies"; it steers what is thought.
         """
         latest = [history[-self.max_history :] for history in histories]
-        return [recommendation_prompt(self.frame, self.vocabulary, history) for history in latest]
+        frame = instructed_frame(self.vocabulary, instruction) if instruction.strip() else self.frame
+        return [recommendation_prompt(frame, self.vocabulary, history) for history in latest]
 
     def lengths(self, histories: np.ndarray) -> np.ndarray:
         """Tokens of each user's prompt, from the number of items of the history: int64 [B]."""
@@ -90,7 +92,7 @@ class Ranker:
             done: told how many were ranked, batch by batch.
 
         Returns:
-            Per prompt up to ``num_beams`` RecBole item ids, best first.
+            Per prompt up to ``options.candidates`` RecBole item ids, best first.
         """
         ranked: list[list[int]] = [[] for _ in prompts]
         decoder = lowered(self.language_model, dtype)
@@ -165,7 +167,7 @@ class Ranker:
             mask = mask_of(rows)
             beams = beam_search(
                 decoder, *prompt_batch(told, self.vocabulary.tokenizer.pad_token_id), self.trie,
-                self.vocabulary.code_tokens, min(options.beams_each, self.trie.n), options.normalize,
+                self.vocabulary.code_tokens, min(options.thought_beams, self.trie.n), options.normalize,
                 item_mask=None if mask is None else mask.repeat_interleave(each, 0),
             )  # fmt: skip
             for row, items in zip(rows, merged(beams, each, options.merge), strict=True):
@@ -210,7 +212,7 @@ class Ranker:
         samples = sample(decoder, ids, attention, options.sampling, self.vocabulary.marks[1], noise, self.words)
         fixed = Search(decoder, samples.reader, self.trie, self.vocabulary.code_tokens, options.normalize)
         wanted = None if targets is None else torch.from_numpy(targets - 1)
-        return led_to(fixed, samples, options.beams_each, mask, wanted)
+        return led_to(fixed, samples, options.thought_beams, mask, wanted)
 
     def count(self, illegal: int, answers: int) -> None:
         """Add to the answers that were given, and to those of them that name no item."""

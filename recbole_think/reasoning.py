@@ -12,14 +12,13 @@ from recbole_think.artifacts import read_json, write_json
 from recbole_think.corpus.histories import Histories, targets
 from recbole_think.evaluation import SAMPLES
 from recbole_think.instruments import Sample, measure
-from recbole_think.prompts.rationale import decoded, items_by_tokens, spoken
 
 KEPT = "evaluation/reasoning.json"
 
 
 def thinks(model: Any) -> bool:
     """Whether the lists of a model are made after thinking."""
-    return bool(getattr(model, "thinks", False)) and model.options["decode"].think
+    return hasattr(model, "language_model") and model.decode.think
 
 
 def measured(trainer: Any, loader: Any, mask: Histories | None, made_from: dict[str, str]) -> dict[str, Any] | None:
@@ -57,13 +56,9 @@ def shown(model: Any, loader: Any) -> dict[str, list[str]]:
     """What was thought about the first users of a loader, by raw user id, items by title."""
     rows = np.arange(min(SAMPLES, len(loader.dataset)))
     sample = _sample(model, loader, rows)
-    thoughts = model.think(sample.prompts, sample.mask_of)
-    items_of, dataset = items_by_tokens(model.vocabulary), loader.dataset
+    thoughts, dataset = model.thoughts(sample.histories), loader.dataset
     users = [str(dataset.field2id_token[dataset.uid_field][user]) for user in targets(dataset)[0][rows].tolist()]
-    return {
-        user: [spoken(decoded(one.ids, model.vocabulary, items_of), model.items) for one in of_user]
-        for user, of_user in zip(users, thoughts, strict=True)
-    }
+    return dict(zip(users, thoughts, strict=True))
 
 
 def _rows(count: int, users: int, seed: int) -> np.ndarray:

@@ -63,6 +63,7 @@ def page(folder: Path, metrics: dict[str, Any]) -> str:
         "samples": [case(sample) for sample in metrics.get("samples") or []],
         "alignment": alignment(metrics.get("alignment") or {}),
         "perplexity": metrics.get("perplexity") or [],
+        "thinking": thinking(metrics, charts),
     }
     scripts = [get_plotlyjs(), (PAGE / "charts.js").read_text(encoding="utf-8")]
     loader = jinja2.FileSystemLoader(PAGE)
@@ -207,6 +208,24 @@ def alignment(given: Mapping[str, Any]) -> dict[str, Any] | None:
         "figures": {name: [row.get(name) for row in given.values()] for name in names},
         "captions": list(given.values())[-1].get("captions") or [],
     }
+
+
+TWINS = {
+    "thinking": "after thinking", "twin": "without thinking", "empty": "after an empty thought",
+    "other_user": "after another user's thoughts",
+}  # fmt: skip
+
+
+def thinking(metrics: Mapping[str, Any], charts: dict[str, Chart]) -> dict[str, Any] | None:
+    """What the instruments say of thinking, and what became of the rationales it was taught by."""
+    found = metrics.get("reasoning")
+    if not found:
+        return None
+    for name in found["p_value"]:
+        charts[f"thinking-{name}"] = figures.twins({TWINS[twin]: found[twin][name] for twin in TWINS}, name)
+    of_stage = {row["stage"]: row["figures"] for row in metrics["stages"]}
+    taught, enhanced = of_stage.get("activation") or {}, of_stage.get("enhancement") or {}
+    return {**found, "twins": TWINS, "names": list(found["thinking"]), "taught": taught, "enhanced": enhanced}
 
 
 def _json(path: Path) -> dict[str, Any] | None:

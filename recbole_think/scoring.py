@@ -43,7 +43,7 @@ def scores_of_rows(model, loader, rows: list[int], users: np.ndarray, mask: Hist
 
 
 @torch.no_grad()
-def scores_after(model, dataset, history: np.ndarray, masked: np.ndarray) -> Tensor:
+def scores_after(model, dataset, history: np.ndarray, masked: np.ndarray, instruction: str = "") -> Tensor:
     """Score all items after the history of nobody in particular: [n].
 
     Args:
@@ -51,6 +51,7 @@ def scores_after(model, dataset, history: np.ndarray, masked: np.ndarray) -> Ten
         dataset: RecBole's data set.
         history: int64 [h >= 1], RecBole's item ids, oldest first.
         masked: int64 [m], items that may not be recommended.
+        instruction: a wish in words, for a model that thinks.
 
     Raises:
         InputError: the model reads more than a history.
@@ -58,7 +59,7 @@ def scores_after(model, dataset, history: np.ndarray, masked: np.ndarray) -> Ten
     if is_generative(model):
         mask = torch.zeros(1, dataset.item_num - 1, dtype=torch.bool)
         mask[0, torch.from_numpy(masked - 1)] = True
-        return full_sort_scores(model.recommend([history], mask), dataset.item_num)[0]
+        return full_sort_scores(model.recommend([history], mask, instruction), dataset.item_num)[0]
     name = type(model).__name__
     if model.type != ModelType.SEQUENTIAL:
         raise InputError(f"{name} knows the users it was trained on, not histories; give a user id")

@@ -81,10 +81,10 @@ def _ranked(
     model: Any, loader: Any, chosen: np.ndarray, keep: Keep | None, show_progress: bool
 ) -> Iterator[tuple[int, list[int]]]:
     """User and list of every chosen row, in that order."""
-    options = model.options["decode"]
+    options = model.decode
     users, lengths = (column[chosen] for column in model.users_and_lengths(loader.dataset.inter_feat))
     cut = shards(lengths.tolist(), options.tokens_per_batch)
-    table = torch.zeros(len(users), options.num_beams, dtype=torch.int32)  # 0 = after the end
+    table = torch.zeros(len(users), options.candidates, dtype=torch.int32)  # 0 = after the end
     folder = keep.opened(_digest(users, lengths, np.array(SHARD_USERS), *_arrays(model.item_mask))) if keep else None
     missing: list[tuple[list[int], Path | None]] = []
     for number, rows in enumerate(cut):
@@ -118,7 +118,7 @@ def shards(lengths: Sequence[int], budget: int) -> list[list[int]]:
 def _make(model: Any, interaction: Any, path: Path | None, done: Callable[[int], Any]) -> Tensor:
     """Rank the users of one shard, and keep it: int32 [users, K]."""
     before, asked = model.ranker.answers, model.asked(interaction)
-    items = torch.zeros(len(asked.users), model.options["decode"].num_beams, dtype=torch.int32)
+    items = torch.zeros(len(asked.users), model.decode.candidates, dtype=torch.int32)
     for row, ranked in zip(items, model.rank(asked, done), strict=True):
         row[: len(ranked)] = torch.tensor(ranked, dtype=torch.int32)
     if path is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class ThinkTrainer(Trainer):
         self.stage_rows: list[dict] = []
         self.parents: dict = {}
         self.general: list | None = None  # general text, where it is known already
+        self.valid_data: Any = None
+        self.dry = False  # only to be sized up: nobody is asked to explain
         self._material: Material | None = None
         self._sample: tuple[int, object] | None = None
 
@@ -73,6 +75,7 @@ class ThinkTrainer(Trainer):
             Activation(
                 options["activation"], options["prompts"].max_history, self._source, self.model.item_vectors,
                 self._filter(), self._think, self.model.ranker.words,
+                {name: asdict(options[name]) for name in ("decode", "teacher")},
             ),
         ]  # fmt: skip
         if "enhancement" in wanted:  # trl takes a while to import
@@ -96,7 +99,7 @@ class ThinkTrainer(Trainer):
         from recbole_think.stages.rewards import Led
 
         model, options, rewards = self.model, self.model.options["enhancement"], self.model.options["rewards"]
-        loader = self._valid_data
+        loader = self.valid_data
         dice = np.random.default_rng([self.config["seed"], 8000])
         others = np.setdiff1d(np.arange(len(loader.dataset)), self._chosen(len(loader.dataset), choosing))
         rows = np.sort(dice.permutation(others if len(others) else np.arange(len(loader.dataset)))[:measured])
@@ -104,29 +107,23 @@ class ThinkTrainer(Trainer):
         wanted = targets(loader.dataset)[1][rows]
         decode = replace(
             model.options["decode"], thoughts=options.held_out_rationales, temperature=options.temperature,
-            num_beams=options.held_out_rationales * options.beams,
+            thought_beams=options.beams,
         )  # fmt: skip
 
-        def measure(language_model) -> np.ndarray:
-            language_model.eval()
-            masks = lambda places: model.mask_of(asked.users[places])  # noqa: E731
-            thought = model.think(asked.prompts, masks, decode, wanted)
-            table = model.codes.table
-            return mean_rewards(
-                [
-                    [
-                        rewards.total(
-                            Led(
-                                table[np.array(one.items, dtype=np.int64) - 1], np.array(one.items), target,
-                                table[target - 1], options.beams, len(one.ids), decode.thought_tokens, one.closed,
-                                one.log_prob,
-                            )
-                        )
-                        for one in of_user
-                    ]
-                    for of_user, target in zip(thought, wanted.tolist(), strict=True)
-                ]
+        table = model.codes.table
+
+        def where_it_led(thought: Thought, target: int) -> Led:
+            items = np.array(thought.items, dtype=np.int64)
+            return Led(
+                table[items - 1], items, target, table[target - 1], options.beams, len(thought.ids),
+                decode.thought_tokens, thought.closed, thought.log_prob or 0.0,
             )  # fmt: skip
+
+        def measure(language_model) -> dict[str, np.ndarray]:
+            language_model.eval()
+            thought = model.think(asked.prompts, lambda places: model.mask_of(asked.users[places]), decode, wanted)
+            pairs = zip(thought, wanted.tolist(), strict=True)
+            return mean_rewards([[where_it_led(one, target) for one in of_user] for of_user, target in pairs], rewards)
 
         return measure
 
@@ -146,7 +143,7 @@ class ThinkTrainer(Trainer):
         from recbole_think.stages.teaching import Asker
 
         model, options, shown = self.model, self.model.options["activation"], bool(self.config["show_progress"])
-        if options.source == "category":
+        if options.source == "category" or self.dry:
             return Category(options, model.items)
         path = Path(options.rationales or model.cache / "rationales" / f"{model.fingerprint}.sqlite")
         answers = Answers(path, model.fingerprint)
@@ -200,7 +197,7 @@ class ThinkTrainer(Trainer):
             Best validation score and None (the full validation result comes from evaluating the restored model).
         """
         self.eval_collector.data_collect(train_data)
-        self._valid_data = valid_data
+        self.valid_data = valid_data
         self.stage_rows = run_stages(self.stages(), self.context(valid_data, show_progress))
         self.parents = {row["stage"]: row["digest"] for row in self.stage_rows}
         self.best_valid_score = self.stage_rows[-1]["best_score"] if self.stage_rows else float("nan")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from recbole_think.blocks import STAGES
 from recbole_think.cli import main
 from recbole_think.plan import describe, dry_run
 from tests.toy import N_ITEMS, settings, walks
@@ -18,10 +19,11 @@ def test_a_dry_run_knows_the_sizes_and_leaves_nothing_behind(toy_path, tmp_path)
     world = walks()
     assert (found["users"], found["items"]) == (len(world), N_ITEMS)
     assert found["events"] == sum(len(history) - 2 for history in world.values())
-    assert [row["stage"] for row in found["stages"]] == ["token_warmup", "multi_task", "recommendation"]
+    assert [row["stage"] for row in found["stages"]] == list(STAGES)
     assert found["stages"][0]["tokens"] >= config["token_warmup"]["tokens"]
     assert found["stages"][1]["tokens"] >= config["multi_task"]["tokens"]
-    parts = sum(row["seconds"] for row in found["stages"]) + 4 * found["evaluation_seconds"]
+    evaluations = 3 + sum(row["validations"] for row in found["stages"])
+    parts = sum(row["seconds"] for row in found["stages"]) + evaluations * found["evaluation_seconds"]
     assert found["seconds"] == pytest.approx(parts) and found["seconds"] > 0
     assert not (tmp_path / "run").exists() and not list(Path("runs").glob("*"))
     assert "nothing was trained or kept" in describe(found)

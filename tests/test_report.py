@@ -33,10 +33,12 @@ def ours(toy_path, tmp_path_factory):
 
 def test_a_run_of_our_model_ends_with_a_report_of_every_section(ours):
     page = Page((Path(ours.result["run_folder"]) / "report.html").read_text(encoding="utf-8"))
-    assert page.sections == ["results", "quarters", "cases", "stages", "codes", "map", "alignment", "made"]
+    assert page.sections == ["results", "quarters", "thinking", "cases", "stages", "codes", "map", "alignment", "made"]
     assert {"board-ndcg@10", "history_length-recall", "target_count-ndcg", "stage-0", "codes-0", "map"} <= set(
         page.charts
     )
+    assert {"thinking-ndcg@10", "thinking-recall@10"} <= set(page.charts)
+    assert page.text.count("Thought:") == 2 * len(ours.metrics["samples"]), "two of each shown user's thoughts"
     assert f"{ours.metrics['test']['ndcg@10']:.4f}" in page.text
     assert page.text.count("Met next:") == 20 == len(ours.metrics["samples"])
     for place in range(2):

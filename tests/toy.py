@@ -38,7 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "itemic": {
             "levels": 2, "size": 8, "text_weight": 0.0, "collaborative_weight": 1.0, "collaborative_size": 8,
         },
-        "decode": {"num_beams": 20, "thoughts": 2, "thought_tokens": 12},
+        "decode": {"num_beams": 20, "thoughts": 2, "thought_beams": 20, "thought_tokens": 12},
         "alignment": {"general_prompts": 6, "answer_tokens": 8, "judged_items": 0},
         "token_warmup": {"tokens": 600, "validations": 1, "checkpoints": 1, "precision": "float32"},
         "multi_task": {"tokens": 1500, "validations": 1, "checkpoints": 1, "precision": "float32"},

@@ -17,17 +17,21 @@ class DecodeOptions:
     thought_tokens: int = 32  # longest thought; one that has not ended by then is closed
     temperature: float = 1.0  # of thoughts; 0 = the most likely words, and one thought is all there is
     merge: str = "marginal"  # lists of several thoughts into one: marginal, max, vote
-    num_beams: int = (
-        50  # in all, at least max(topk); thoughts share them evenly, so that thinking has no more candidates
-    )
+    thought_beams: int = 20  # after each thought, at least max(topk): any thought alone can fill a list
+    num_beams: int = 50  # of an answer without thinking, at least max(topk)
     normalize: str = "level"  # softmax over: vocab, level (as trained), valid (legal children alone)
     tokens_per_batch: int = 16384  # padded prompt tokens decoded together
     precision: str = "float32"  # auto, float32, bfloat16; scores are float32 in any case
 
     @property
-    def beams_each(self) -> int:
-        """Beams of one thought."""
-        return -(-self.num_beams // self.thoughts)
+    def candidates(self) -> int:
+        """Items that are looked at for one list."""
+        return self.thoughts * self.thought_beams if self.think else self.num_beams
+
+    @property
+    def shortest_list(self) -> int:
+        """Items a list holds at least, where the catalogue has as many."""
+        return self.thought_beams if self.think else self.num_beams
 
     @property
     def sampling(self) -> SampleOptions:
@@ -36,7 +40,7 @@ class DecodeOptions:
 
     def __post_init__(self):
         check(isinstance(self.think, bool), f"decode.think must be true or false, got {self.think!r}")
-        for name in ("thoughts", "thought_tokens"):
+        for name in ("thoughts", "thought_tokens", "thought_beams"):
             check(getattr(self, name) >= 1, f"decode.{name} must be at least 1, got {getattr(self, name)}")
         check(self.temperature >= 0, f"decode.temperature must not be negative, got {self.temperature}")
         check(

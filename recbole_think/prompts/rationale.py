@@ -74,9 +74,11 @@ def category_rationale(
         named: kinds named.
         target_category: end with the category of the target.
     """
-    shared = Counter(kind for item in case.evidence for kind in dict.fromkeys(kinds(items[item - 1])))
-    words = ", ".join(kind for kind, _ in shared.most_common(named)) or RATIONALE_NOTHING
-    pieces: list[str | int] = [*case.evidence[:cited], f" {words}."]
+    pieces: list[str | int] = list(case.evidence[:cited])
+    if named:
+        shared = Counter(kind for item in case.evidence for kind in dict.fromkeys(kinds(items[item - 1])))
+        words = ", ".join(kind for kind, _ in shared.most_common(named)) or RATIONALE_NOTHING
+        pieces.append(f" {words}.")
     if target_category:
         pieces.append(RATIONALE_NEXT.format(kinds=", ".join(kinds(items[case.target - 1])) or RATIONALE_NOTHING))
     return tuple(pieces)

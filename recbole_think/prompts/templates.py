@@ -22,3 +22,6 @@ TEACHER_SYSTEM = (
     "number the chosen item itself."
 )
 TEACHER_USER = "Someone chose, lately:\n{lines}\n\nThen they chose: {target}\n\nWhy does it fit?"
+
+ONLY = ("Only {kind}.", "only {kind}", "Nothing but {kind}, please.", "I am in the mood for {kind}.", "{kind}")
+BRIEFLY = ("Explain briefly.", "explain briefly", "Briefly.", "Keep it short.")

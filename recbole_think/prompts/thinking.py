@@ -10,7 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from recbole_think.itemic.vocabulary import Vocabulary
+from recbole_think.prompts.alignment import MARK, chat, template_ids
+from recbole_think.prompts.rationale import Pieces
 from recbole_think.prompts.tasks import Branch, Example
+from recbole_think.prompts.templates import BRIEFLY, ONLY, RECOMMENDATION_SYSTEM, RECOMMENDATION_USER
 
 
 def thought_branch(vocabulary: Vocabulary, at: int, rationale: Sequence[int], target: int) -> Branch:
@@ -71,3 +74,32 @@ def all_words(vocabulary: Vocabulary) -> np.ndarray:
     codes = {int(token) for level in vocabulary.code_tokens for token in level}
     never = ({*tokenizer.all_special_ids, vocabulary.marks[0]} - codes) - {closes}
     return np.array([token for token in range(len(tokenizer)) if token not in never], dtype=np.int64)
+
+
+def instructed_frame(vocabulary: Vocabulary, instruction: str) -> np.ndarray:
+    """The chat of the recommendation task with a wish of the person's behind their request: int64 token ids.
+
+    Args:
+        vocabulary: codes as tokens.
+        instruction: words from outside, such as "only comedies" or "explain briefly".
+    """
+    before, after = chat(vocabulary.tokenizer, RECOMMENDATION_SYSTEM, f"{RECOMMENDATION_USER}{MARK}")
+    parts = (
+        template_ids(vocabulary.tokenizer, before),
+        vocabulary.encode(instruction, lead=" "),
+        template_ids(vocabulary.tokenizer, after),
+    )
+    return np.array([token for part in parts for token in part], dtype=np.int64)
+
+
+def only(kind: str, pieces: Pieces, dice: np.random.Generator) -> tuple[str, Pieces]:
+    """A wish for one kind of item, and a rationale that follows it: what it cites, and that kind."""
+    cited = [piece for piece in pieces if isinstance(piece, int)]
+    return ONLY[dice.integers(len(ONLY))].format(kind=kind), (*cited, f" {kind}.")
+
+
+def briefly(pieces: Pieces, dice: np.random.Generator) -> tuple[str, Pieces]:
+    """A wish for few words, and a rationale that follows it: its first words."""
+    text = " ".join(piece.strip() for piece in pieces if isinstance(piece, str))
+    first = text.replace(".", ",").split(",")[0].strip()
+    return BRIEFLY[dice.integers(len(BRIEFLY))], (f" {first}.",) if first else pieces[:1]

@@ -11,7 +11,7 @@ without thinking is the same model and not one that has forgotten how.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +24,10 @@ from recbole_think.artifacts import load_tensors, read_json, write_json
 from recbole_think.corpus.histories import windows
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
+from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.batching import packed_rows
 from recbole_think.prompts.filters import REASONS, Filter
-from recbole_think.prompts.rationale import Case, Pieces, decoded, encoded, items_by_tokens, nearest
+from recbole_think.prompts.rationale import Case, Pieces, decoded, encoded, items_by_tokens, kinds, nearest
 from recbole_think.prompts.tasks import (
     Branch,
     Example,
@@ -34,7 +35,7 @@ from recbole_think.prompts.tasks import (
     recommendation_frame,
     recommendation_prompt,
 )
-from recbole_think.prompts.thinking import thought_branch, thoughtful
+from recbole_think.prompts.thinking import briefly, instructed_frame, only, thought_branch, thoughtful
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.dropping import dropping
 from recbole_think.stages.options import ActivationOptions
@@ -44,6 +45,7 @@ from recbole_think.stages.training import BatchPlan, freeze_words, into_batches,
 
 log = logging.getLogger(__name__)
 DONE = "done.json"
+ONLY_SHARE = 0.7  # of the wishes are for one kind of item, where the target has any; the others for few words
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Taught:
     place: int  # items of the window before the target
     case: Case
     thought: list[int] | None
+    instruction: str = ""  # a wish of the person's
 
 
 class Activation:
@@ -64,7 +67,7 @@ class Activation:
     def __init__(
         self, options: ActivationOptions, max_history: int, source: Callable[[], Source],
         vectors: Callable[[], np.ndarray], judging: Filter, think: Callable[[list[np.ndarray], DecodeOptions], list],
-        words: Tensor,
+        words: Tensor, leans_on: Mapping[str, Any] | None = None,
     ):  # fmt: skip
         """Take what the stage leans on.
 
@@ -76,7 +79,9 @@ class Activation:
             judging: which rationales may be learnt from.
             think: prompts -> thoughts of each (``Ranker.think``).
             words: int64 [W], tokens a thought may be made of.
+            leans_on: options of others that decide what is learnt, and which weights are kept.
         """
+        self.leans_on = dict(leans_on or {})
         self.options, self.max_history, self.source, self.vectors = options, max_history, source, vectors
         self.filter, self.think, self.words = judging, think, words
         self.counts: Counter[str] = Counter()
@@ -157,9 +162,9 @@ class Activation:
         if not path.is_file():
             write_json(path, self._accepted(context, taught))
         kept = read_json(path)
-        self.counts, self.costs = Counter(kept["counts"]), kept.get("source", {})
-        for one, thought in zip(taught, kept["thoughts"], strict=True):
-            one.thought = thought
+        self.counts, self.costs = Counter(kept["counts"]), kept["costs"]
+        for one, thought, wish in zip(taught, kept["thoughts"], kept["wishes"], strict=True):
+            one.thought, one.instruction = thought, wish
         return examples, taught
 
     def _accepted(self, context: Context, taught: list[Taught]) -> dict[str, Any]:
@@ -167,24 +172,38 @@ class Activation:
         context.model.eval()
         source = self.source()
         given = source.explain([one.case for one in taught])
-        counts, thoughts = Counter[str](), []
+        counts, thoughts, wishes = Counter[str](), [], []
+        dice = np.random.default_rng([context.seed, 6100])
         for one, pieces in zip(taught, given, strict=True):
             reason = "empty" if pieces is None else self.filter.reason(pieces, one.case)
+            wish = ""
+            if pieces is not None and reason is None and dice.random() < self.options.instructed:
+                wish, pieces = self._wished(one.case, pieces, dice)
+                reason = self.filter.reason(pieces, one.case)
             counts[reason or "accepted"] += 1
+            counts["instructed"] += bool(wish) and reason is None
             thoughts.append(encoded(pieces, context.vocabulary) if pieces is not None and reason is None else None)
+            wishes.append(wish)
         if not counts["accepted"]:
             said = ", ".join(f"{name} {counts[name]}" for name in REASONS if counts[name])
             raise InputError(
                 f"activation: none of {len(taught)} rationales may be learnt from ({said}); see activation.source"
             )
-        costs = {name: round(value, 1) for name, value in source.costs().items()}
-        return {"counts": counts, "thoughts": thoughts, "source": costs}
+        return {"counts": counts, "thoughts": thoughts, "wishes": wishes, "costs": source.costs()}
+
+    def _wished(self, case: Case, pieces: Pieces, dice: np.random.Generator) -> tuple[str, Pieces]:
+        """A wish the target fulfils, and the rationale that follows it."""
+        named = kinds(self.filter.items[case.target - 1])
+        if named and dice.random() < ONLY_SHARE:
+            return only(named[dice.integers(len(named))], pieces, dice)
+        return briefly(pieces, dice)
 
     def _judged(self, context: Context, taught: list[Taught], number: int, counts: Counter[str]) -> list[Taught]:
         """Let the model think about every explained case, and decide by where its thoughts lead."""
         options = self.options
         frame = recommendation_frame(context.vocabulary.tokenizer)
-        asked = [one for one in taught if one.thought is not None]
+        wished = [one for one in taught if one.instruction]
+        asked = [one for one in taught if one.thought is not None and not one.instruction]
         prompts = [recommendation_prompt(frame, context.vocabulary, np.array(one.case.history)) for one in asked]
         thoughts = self.think(prompts, options.judging)
         learnt, missed = [], []
@@ -199,11 +218,11 @@ class Activation:
             counts["own_thoughts"] += own
             learnt.append(replace(one, thought=hit.ids) if own else one)
         if options.unled == "keep":
-            return learnt + missed
+            return wished + learnt + missed
         if options.unled == "direct" or not learnt:
-            return learnt + [replace(one, thought=[]) for one in missed]
+            return wished + learnt + [replace(one, thought=[]) for one in missed]
         dice = np.random.default_rng([context.seed, 6500, number])
-        return learnt + [learnt[place] for place in dice.integers(len(learnt), size=len(missed)).tolist()]
+        return wished + learnt + [learnt[place] for place in dice.integers(len(learnt), size=len(missed)).tolist()]
 
     def _pieces(self, thought: list[int]) -> Pieces:
         vocabulary = self.filter.vocabulary
@@ -214,8 +233,11 @@ class Activation:
         shared = len(recommendation_frame(vocabulary.tokenizer))
         levels = vocabulary.item_tokens.shape[1]
         branches: list[list[Branch]] = [[] for _ in examples]
+        wished: list[Example] = []
         for one in taught:
-            if one.thought is not None:
+            if one.thought is not None and one.instruction:
+                wished.append(self._wish(vocabulary, one))
+            elif one.thought is not None:
                 at = shared + levels * one.place
                 branches[one.window].append(thought_branch(vocabulary, at, one.thought, one.case.target))
         whole = [
@@ -223,26 +245,37 @@ class Activation:
             for example, of_example in zip(examples, branches, strict=True)
             if options.direct or of_example
         ]
-        batches = into_batches(packed_rows(whole, shared, options.row_tokens), options.tokens_per_batch)
+        rows = packed_rows(whole, shared, options.row_tokens) + packed_rows(wished, 0, options.row_tokens)
+        order = np.random.default_rng(6200).permutation(len(rows)).tolist()
+        batches = into_batches([rows[place] for place in order], options.tokens_per_batch)
         if options.tokens:
             read = np.cumsum([sum(row.tokens for row in batch) for batch in batches])
             batches = batches[: max(1, int((read <= options.tokens).sum()))]
         return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
 
+    def _wish(self, vocabulary: Vocabulary, one: Taught) -> Example:
+        """A history in a chat that holds the wish; nothing but the thought and the answer is learnt of it."""
+        frame = instructed_frame(vocabulary, one.instruction)
+        ids = recommendation_prompt(frame, vocabulary, np.array(one.case.history))
+        thought = one.thought or []
+        branch = thought_branch(vocabulary, len(ids), thought, one.case.target)
+        return Example(ids, np.zeros(len(ids), dtype=bool), branches=(branch,))
+
     def _figures(self, taught: Sequence[Taught], outcomes: Sequence[Outcome], best: int) -> dict[str, Any]:
         """What became of the cases.
 
-        What their source took, shares rejected by reason, what leaks of what is learnt, what each round judged.
+        Shares rejected by reason, what leaks of what is learnt, what the source took, what each round judged.
         """
         rounds = [outcome.figures for outcome in outcomes]
         lengths = [len(one.thought) for one in taught if one.thought]
         return {
             "cases": len(taught),
-            "source": self.costs,
             "rejected": {name: round(self.counts[name] / len(taught), 4) for name in REASONS},
             "accepted": round(self.counts["accepted"] / len(taught), 4),
+            "instructed": self.counts["instructed"],
             "training_leakage_rate": sum(row["leaking"] for row in rounds)
             / max(1, sum(row["learnt"] for row in rounds)),
+            "source": {"name": self.options.source, **self.costs},
             "rationale_tokens": round(float(np.mean(lengths)), 2),
             "rounds": rounds,
             "kept_round": best + 1,

@@ -11,7 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from recbole_think.artifacts import disk_guard, load_tensors
+from recbole_think.decoding.sampling import SampleOptions
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes
@@ -30,17 +31,20 @@ from recbole_think.prompts.thinking import thought_prompt
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.checkpoints import last_checkpoint, spacing
 from recbole_think.stages.dialect import Dialect, dialect_of, spoken_model
-from recbole_think.stages.held_out import HeldOut, compared
+from recbole_think.stages.held_out import HeldOut, all_compared
 from recbole_think.stages.options import EnhancementOptions
 from recbole_think.stages.precision import choose
-from recbole_think.stages.progress import use_bar
+from recbole_think.stages.progress import quiet, use_bar
 from recbole_think.stages.rewards import REWARDS, RewardOptions
 from recbole_think.stages.rollout import Asked, Rollout
+from recbole_think.stages.scored import scored
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
 from recbole_think.stages.training import LeanCheckpoints
 from recbole_think.stages.validation import BestWeights
 
 log = logging.getLogger(__name__)
+Prompt = tuple[np.ndarray, int, np.ndarray]  # items or tokens shown, target, all items met before
+MOST_LOGITS = 4096  # tokens of a dialect whose logits are made for every position
 REFERENCE = "reference"  # the policy as it began, read back by TRL
 WINDOW = 5  # steps a mean is taken over before training is stopped
 CURVES = {  # of TRL's log -> of ours
@@ -81,6 +85,8 @@ class Enhancement:
             held_out: (users that choose the checkpoint, further users) -> what measures the reward on the latter.
         """
         self.options, self.rewards, self.thinking, self.held_out = options, rewards, thinking, held_out
+        kept = {name: getattr(thinking, name) for name in ("longest", "normalize", "max_history", "mask_history")}
+        self.leans_on = {"rewards": asdict(rewards), "thinking": kept}
 
     @contextmanager
     def learning(self, model: Any) -> Iterator[None]:
@@ -91,7 +97,7 @@ class Enhancement:
         with adapted(model, self.options.lora_rank):
             yield
 
-    def plan(self, context: Context) -> list[tuple[np.ndarray, int, np.ndarray]]:
+    def plan(self, context: Context) -> list[Prompt]:
         """Every prompt of every step: history shown, target, and all that was met before. Drawn by seed.
 
         Raises:
@@ -111,6 +117,16 @@ class Enhancement:
             plan.append((before[-self.thinking.max_history :], int(histories.items[event]), before))
         return plan
 
+    def probe(self, context: Context) -> dict[str, Any]:
+        """Make two steps and size up the stage by the second: tokens, steps, seconds; the weights are not put back."""
+        few = replace(self.options, steps=2, iterations=1, validations=1, valid_users=1, checkpoints=0)
+        stage = Enhancement(few, self.rewards, self.thinking, self.held_out)
+        with stage.learning(context.model):
+            outcome = stage._trained(context)
+        seconds = [row["step_seconds"] for row in outcome.curve if "step_seconds" in row][-1]
+        steps = self.options.steps * self.options.iterations
+        return {"steps": steps, "tokens": outcome.tokens // 2 * self.options.steps, "seconds": seconds * steps}
+
     def run(self, context: Context) -> Outcome:
         """Let rationales compete; keep the weights validation liked best, and measure the reward on held-out users."""
         options = self.options
@@ -120,47 +136,40 @@ class Enhancement:
             outcome = self._trained(context)
         context.model.eval()
         if held_out and before is not None:
-            outcome.figures["held_out_reward"] = compared(before, held_out(context.model))
+            outcome.figures["held_out_reward"] = all_compared(before, held_out(context.model))
         return outcome
 
     def _trained(self, context: Context) -> Outcome:
         options, folder = self.options, context.folder / self.name
         set_seed(context.seed)
         prompts = self._prompts(context)
-        dialect = dialect_of(*(ids for ids, _, _ in prompts), self.thinking.words, self._codes(context))
-        policy = spoken_model(context.model, dialect)
-        tokenizer = dialect.tokenizer(context.vocabulary)
-        self._set_ends(policy, tokenizer)
-        reference = self._reference(policy, folder)
-        asked = [
-            Asked(dialect.ids(ids), target, before if self.thinking.mask_history else before[:0])
-            for ids, target, before in prompts
-        ]
-        rollout = self._rollout(context, dialect, asked)
-        stop = Stop(options)
+        dialect = dialect_of(
+            *(ids for ids, _, _ in prompts), self.thinking.words, torch.cat(context.vocabulary.code_tokens).numpy()
+        )
+        policy, tokenizer = _policy(context, dialect)
+        rollout = self._rollout(context, dialect, prompts)
+        stop, steps = Stop(options), options.steps * options.iterations
+        best = BestWeights(
+            context, lambda: context.validate(options.valid_users, True), options.validations, folder, steps
+        )
         with disk_guard(folder):
-            best = BestWeights(
-                context, lambda: context.validate(options.valid_users, True), options.validations, folder, options.steps
-            )
-            trainer = RewardTrainer(
-                model=policy, reward_funcs=rewarded(self.rewards, rollout),
-                args=arguments(options, context, folder, reference, self.rewards),
-                train_dataset=Dataset.from_list(
-                    [{"prompt": str(number), "target": one.target} for number, one in enumerate(asked)]
-                ),
-                processing_class=tokenizer, callbacks=[best, stop], rollout_func=rollout,
-            )  # fmt: skip
+            with quiet():
+                policy.config._name_or_path = str(_reference(policy, folder))
+                trainer = RewardTrainer(
+                    model=policy, reward_funcs=rewarded(self.rewards, rollout), rollout_func=rollout,
+                    args=arguments(options, context, folder, self.rewards), processing_class=tokenizer,
+                    train_dataset=Dataset.from_dict({"prompt": [str(number) for number in range(len(prompts))]}),
+                    callbacks=[best, stop],
+                )  # fmt: skip
             trainer.learnt = context.model
             use_bar(trainer, self.name, context.show_progress)
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         if (folder / BEST).is_file():  # training that stopped early may have had no validation
             load_weights(context.model, load_tensors(folder / BEST))
-        shutil.rmtree(reference, ignore_errors=True)
-        return _outcome(
-            trainer.state, best, {"stopped": stop.why, "rewards": self.rewards.weighed, "dialect": dialect.pad}
-        )
+        figures = {"stopped": stop.why, "rewards": self.rewards.weighed, "dialect": dialect.pad}
+        return _outcome(trainer.state, best, figures)
 
-    def _prompts(self, context: Context) -> list[tuple[np.ndarray, int, np.ndarray]]:
+    def _prompts(self, context: Context) -> list[Prompt]:
         frame = recommendation_frame(context.vocabulary.tokenizer)
         return [
             (
@@ -171,13 +180,12 @@ class Enhancement:
             for shown, target, before in self.plan(context)
         ]
 
-    def _codes(self, context: Context) -> np.ndarray:
-        return torch.cat(context.vocabulary.code_tokens).numpy()
-
-    def _rollout(self, context: Context, dialect: Dialect, asked: Sequence[Asked]) -> Rollout:
-        from recbole_think.decoding.sampling import SampleOptions
-
+    def _rollout(self, context: Context, dialect: Dialect, prompts: Sequence[Prompt]) -> Rollout:
         options, thinking, config = self.options, self.thinking, context.model.config
+        asked = [
+            Asked(dialect.ids(ids), target, before if thinking.mask_history else before[:0])
+            for ids, target, before in prompts
+        ]
         sampling = SampleOptions(options.rationales, thinking.longest + 1, options.temperature)
         dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
         return Rollout(
@@ -185,23 +193,27 @@ class Enhancement:
             thinking.normalize, context.seed, dtype,
         )  # fmt: skip
 
-    def _set_ends(self, policy: Any, tokenizer: Any) -> None:
-        policy.generation_config.eos_token_id = tokenizer.eos_token_id
-        policy.generation_config.pad_token_id = tokenizer.pad_token_id
-        policy.generation_config.bos_token_id = None
 
-    def _reference(self, policy: Any, folder: Path) -> Path:
-        """Write the policy as it is at the beginning of the stage, where TRL reads its reference from."""
-        path = folder / CHECKPOINTS / REFERENCE
-        if not (path / "config.json").is_file():
-            merged = {
-                name.replace(".base_layer", ""): value
-                for name, value in policy.state_dict().items()
-                if "lora_" not in name
-            }
-            policy.save_pretrained(path, state_dict=merged)
-        policy.config._name_or_path = str(path)
-        return path
+def _policy(context: Context, dialect: Dialect) -> tuple[Any, Any]:
+    """The model TRL trains, and its tokenizer; a thought ends where it is closed."""
+    policy, tokenizer = spoken_model(context.model, dialect), dialect.tokenizer(context.vocabulary)
+    policy.generation_config.eos_token_id = tokenizer.eos_token_id
+    policy.generation_config.pad_token_id = tokenizer.pad_token_id
+    policy.generation_config.bos_token_id = None
+    return policy, tokenizer
+
+
+def _reference(policy: Any, folder: Path) -> Path:
+    """Write the policy as the stage began, where TRL reads its reference from; gone when the stage has finished."""
+    path = folder / CHECKPOINTS / REFERENCE
+    if not (path / "config.json").is_file():
+        state = policy.state_dict()
+        plain = {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}
+        draft = path.with_name(f"{REFERENCE}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        policy.save_pretrained(draft, state_dict=plain)
+        draft.rename(path)
+    return path
 
 
 def _outcome(state: Any, best: BestWeights, figures: dict[str, Any]) -> Outcome:
@@ -218,7 +230,23 @@ def _outcome(state: Any, best: BestWeights, figures: dict[str, Any]) -> Outcome:
 
 
 class RewardTrainer(LeanCheckpoints, GRPOTrainer):
-    """TRL's trainer, with checkpoints of what learns alone."""
+    """TRL's trainer, with checkpoints of what learns alone, and prompts read once for all of their rationales."""
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
+    ):
+        """Score completions as TRL does (which reads a prompt anew for each), from rows that hold a prompt once.
+
+        TRL's own way is taken where the dialect is so large that logits of every position would not fit.
+        """
+        if model.get_output_embeddings().weight.shape[0] > MOST_LOGITS:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
+            )
+        log_probs, entropy = scored(
+            model, input_ids, attention_mask, logits_to_keep, self.temperature, self.accelerator
+        )
+        return log_probs, entropy if compute_entropy else None, None
 
 
 class Stop(TrainerCallback):
@@ -262,9 +290,7 @@ def rewarded(options: RewardOptions, rollout: Rollout) -> list[Any]:
     return [of(name, number == 0) for number, name in enumerate(options.weighed)]
 
 
-def arguments(
-    options: EnhancementOptions, context: Context, folder: Path, reference: Path, rewards: RewardOptions
-) -> GRPOConfig:
+def arguments(options: EnhancementOptions, context: Context, folder: Path, rewards: RewardOptions) -> GRPOConfig:
     """Translate our options into TRL's."""
     config, many = context.model.config, options.prompts * options.rationales
     dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)

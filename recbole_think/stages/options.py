@@ -152,6 +152,7 @@ class ActivationOptions(WeightOptions):
     shortest: int = 2  # tokens of a rationale
     longest: int = 32
     per_window: int = 2  # places of a window of a history that are explained
+    instructed: float = 0.1  # share of the windows that come with a wish: only one kind of item, or few words
     direct: bool = True  # histories go on being learnt as they are answered without thinking
     rounds: int = 2
     epochs: int = 1  # of every round
@@ -187,14 +188,16 @@ class ActivationOptions(WeightOptions):
             self._check(getattr(self, name) >= 0, name, "must not be negative")
         for name in ("hidden_dropout", "attention_dropout"):
             self._check(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
-        self._check(self.cited + self.kinds > 0, "kinds", "and cited are both 0: a rationale would say nothing")
+        self._check(0 <= self.instructed < 1, "instructed", "must lie in [0, 1)")
+        says = self.cited or self.kinds or self.target_category
+        self._check(bool(says), "kinds", "and cited are both 0: a rationale would say nothing")
         self._check(self.longest >= self.shortest, "longest", f"is below activation.shortest={self.shortest}")
 
     @property
     def judging(self) -> DecodeOptions:
         """How the model thinks about what it is taught."""
         thoughts, beams = self.judged_thoughts, self.judged_beams
-        return DecodeOptions(thoughts=thoughts, thought_tokens=self.longest, num_beams=thoughts * beams)
+        return DecodeOptions(thoughts=thoughts, thought_tokens=self.longest, thought_beams=beams)
 
     @property
     def taught_words(self) -> bool:

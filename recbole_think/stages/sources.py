@@ -43,7 +43,7 @@ class Source(Protocol):
         """Say why each target came next; None = nothing was said."""
 
     def costs(self) -> dict[str, float]:
-        """What explaining took so far, by name: answers asked for (not those kept from before), seconds, ..."""
+        """What explaining has cost so far: questions asked (not those answered before), tokens, seconds."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Category:
         return [category_rationale(case, self.items, cited, named, told) if case.evidence else None for case in cases]
 
     def costs(self) -> dict[str, float]:
-        """Nothing: no one is asked."""
+        """See ``Source``."""
         return {}
 
 
@@ -74,12 +74,12 @@ class Own:
     answers: Answers
     seed: int
     show_progress: bool = True
-    counts: dict[str, float] = field(default_factory=lambda: {"asked": 0, "seconds": 0.0})
+    counts: dict[str, float] = field(default_factory=dict)
 
     @torch.no_grad()
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
         """See ``Source``."""
-        vocabulary, items_of, begin = self.vocabulary, items_by_tokens(self.vocabulary), time.perf_counter()
+        vocabulary, items_of = self.vocabulary, items_by_tokens(self.vocabulary)
         frame = [template_ids(vocabulary.tokenizer, part) for part in self._frame()]
         prompts = [self._prompt(frame, case) for case in cases]
         who = digest([self._weights(), self.longest, TEMPERATURE, self.seed])
@@ -87,7 +87,7 @@ class Own:
         known = self.answers.known(keys)
         missing = [place for place, key in enumerate(keys) if key not in known]
         options = SampleOptions(1, self.longest + 1, TEMPERATURE)
-        stop = vocabulary.tokenizer.eos_token_id
+        stop, begin = vocabulary.tokenizer.eos_token_id, time.perf_counter()
         batches = token_batches([len(prompts[place]) for place in missing], TOGETHER)
         with tqdm(total=len(missing), desc="explaining", unit="case", disable=not self.show_progress) as bar:
             for rows in batches:
@@ -100,13 +100,12 @@ class Own:
                     known[keys[place]] = " ".join(map(str, answer))
                 self.answers.add({keys[place]: known[keys[place]] for place in some})
                 bar.update(len(some))
-        self.counts["asked"] += len(missing)
-        self.counts["seconds"] += time.perf_counter() - begin
+        self.counts.update(asked=len(missing), seconds=round(time.perf_counter() - begin, 1))
         return [decoded([int(word) for word in known[key].split()], vocabulary, items_of) for key in keys]
 
     def costs(self) -> dict[str, float]:
-        """See ``Source``: ``asked``, ``seconds``."""
-        return dict(self.counts)
+        """See ``Source``."""
+        return self.counts
 
     def _frame(self) -> list[str]:
         user = EXPLAIN_USER.format(history=MARK, target=MARK)
@@ -138,16 +137,20 @@ class Teacher:
         Raises:
             InputError: the server refuses us, or answers nothing any more.
         """
-        options = self.asker.options
-        who = [options.url, options.model, options.temperature, options.max_tokens]
-        shown = [teacher_messages(case, self.items) if case.evidence else None for case in cases]
-        keys = [digest([who, messages], 24) for messages in shown]
-        asked = {key: messages for key, messages in zip(keys, shown, strict=True) if messages}
+        keys = [self.key(case) for case in cases]
+        asked = {
+            key: teacher_messages(case, self.items) for key, case in zip(keys, cases, strict=True) if case.evidence
+        }
         known = self.answers.known(list(asked))
-        self.asker({key: messages for key, messages in asked.items() if key not in known}, self.answers.add)
+        self.asker({key: question for key, question in asked.items() if key not in known}, self.answers.add)
         known = self.answers.known(list(asked))
         return [from_teacher(known[key], case) if key in known else None for key, case in zip(keys, cases, strict=True)]
 
+    def key(self, case: Case) -> str:
+        """What an answer is kept by: the question, and whom it is put to (at whatever address)."""
+        options = self.asker.options
+        return digest([options.model, options.temperature, options.max_tokens, teacher_messages(case, self.items)], 24)
+
     def costs(self) -> dict[str, float]:
-        """See ``Source``: ``asked``, ``failed``, ``prompt_tokens``, ``answer_tokens``, ``seconds``."""
-        return dict(self.asker.counts)
+        """See ``Source``."""
+        return {name: round(float(value), 1) for name, value in self.asker.counts.items()}

@@ -54,7 +54,10 @@ class Outcome:
 
 
 class Stage(Protocol):
-    """One step of the training recipe."""
+    """One step of the training recipe.
+
+    One that depends on more than its options and what all depend on says so in ``leans_on``, a dict of facts.
+    """
 
     name: str
     options: Any
@@ -80,7 +83,8 @@ def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]
     parent = digest(context.facts)
     for stage in stages:
         # the parent's digest last: a refusal should name the fact itself where it can
-        wanted = {"stage": stage.name, "options": asdict(stage.options), **context.facts, "parent": parent}
+        leans_on = getattr(stage, "leans_on", {})
+        wanted = {"stage": stage.name, "options": asdict(stage.options), **leans_on, **context.facts, "parent": parent}
         folder = context.folder / stage.name
         if context.stages_from is not None:
             _taken(context.stages_from / stage.name, folder, wanted)
@@ -127,7 +131,11 @@ def _finished(folder: Path, wanted: dict[str, Any], model) -> dict[str, Any] | N
 def _taken(given: Path, folder: Path, wanted: dict[str, Any]) -> None:
     """Copy a stage that another run finished with the very same facts; the facts come last, as when it was made."""
     facts = given / "facts.json"
-    if (folder / "facts.json").is_file() or not facts.is_file() or read_json(facts)["made_from"] != wanted:
+    if (
+        (folder / "facts.json").is_file()
+        or not facts.is_file()
+        or digest(read_json(facts)["made_from"]) != digest(wanted)
+    ):
         return
     log.info("stage %s: taken from %s", wanted["stage"], given.parent)
     folder.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ def world(folder, validate=None, seed=5) -> Context:
         folder=folder, model=model, vocabulary=vocabulary, histories=ring(), validate=validate, seed=seed,
         facts={"data_fingerprint": "ring"}, scalar=lambda *_: None, show_progress=False,
     )  # fmt: skip
-    made.validate = validate or (lambda users: recall(made))
+    made.validate = validate or (lambda users, think: recall(made))
     return made
 
 
@@ -222,7 +222,7 @@ def test_the_weights_validation_liked_best_are_kept_and_not_the_last(tmp_path):
     scores = iter([0.1, 0.9, 0.2])
     seen = []
 
-    def validate(_):
+    def validate(*_):
         seen.append({name: value.detach().clone() for name, value in context.model.named_parameters()})
         assert not context.model.training
         return next(scores)
@@ -238,7 +238,7 @@ def test_the_weights_validation_liked_best_are_kept_and_not_the_last(tmp_path):
 def test_validations_are_asked_for_the_users_wanted_and_the_last_is_after_the_last_step(tmp_path):
     asked = []
 
-    def validate(users):
+    def validate(users, think):
         asked.append(users)
         return 0.0
 
@@ -272,7 +272,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(cut_off_at, tmp_path, mo
 
     calls = []
 
-    def cut_off(_):
+    def cut_off(*_):
         calls.append(1)
         if len(calls) == cut_off_at:
             raise KeyboardInterrupt
@@ -295,7 +295,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(cut_off_at, tmp_path, mo
 
 def test_the_same_seed_trains_the_same_weights_and_another_others(tmp_path):
     def trained(name, seed):
-        context = world(tmp_path / name, lambda users: 0.5, seed=5)
+        context = world(tmp_path / name, lambda users, think: 0.5, seed=5)
         context.seed = seed
         run_stages([Recommendation(options(epochs=1, dropout=0.1), max_history=5)], context)
         return context.model.get_input_embeddings().rows.detach()
@@ -321,7 +321,7 @@ def test_the_language_model_multiplies_in_the_precision_asked_for_and_keeps_floa
 
 
 def test_the_stage_prints_nothing_to_standard_output(tmp_path, capsys):
-    context = world(tmp_path, lambda users: 0.5)
+    context = world(tmp_path, lambda users, think: 0.5)
     for shown in (False, True):
         context.folder, context.show_progress = tmp_path / str(shown), shown
         run_stages([Recommendation(options(epochs=1), max_history=5)], context)
@@ -366,7 +366,7 @@ def test_gradient_checkpointing_computes_layers_again_and_ends_with_the_same_wei
 
 
 def test_a_validation_that_finds_no_numbers_names_its_stage_and_step(tmp_path):
-    def no_numbers(users):
+    def no_numbers(users, think):
         raise FloatingPointError("NaN while decoding")
 
     with pytest.raises(FloatingPointError, match=r"stage recommendation, step \d+: NaN while decoding; the last good"):

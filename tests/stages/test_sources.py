@@ -1,12 +1,9 @@
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
 
 from recbole_think.corpus.histories import from_pairs
 from recbole_think.corpus.items import ItemText
-from recbole_think.errors import InputError
 from recbole_think.prompts.filters import Filter
 from recbole_think.prompts.rationale import Case
 from recbole_think.prompts.thinking import all_words
@@ -26,12 +23,12 @@ CASES = [Case((1, 2), 3, (1, 2)), Case((2, 4), 5, (4, 2)), Case((5, 1), 6, (5,))
 class Told:
     """A source that says the same of every case, and what it took."""
 
-    def __init__(self, costs, said=True):
-        self.given, self.said, self.calls = costs, said, Counter()
+    def __init__(self, costs):
+        self.given, self.calls = costs, 0
 
     def explain(self, cases):
-        self.calls["explain"] += 1
-        return [(case.evidence[0], " drama.") if self.said and case.evidence else None for case in cases]
+        self.calls += 1
+        return [(case.evidence[0], " drama.") if case.evidence else None for case in cases]
 
     def costs(self):
         return self.given
@@ -64,29 +61,18 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_what_a_source_took_stands_in_the_figures_of_the_stage(tmp_path):
-    context, stage = world(tmp_path, Told({"asked": 7, "failed": 2, "seconds": 1.2345}))
-    [row] = run_stages([stage], context)
-    assert row["figures"]["source"] == {"asked": 7, "failed": 2, "seconds": 1.2}
-
-
-def test_a_run_that_goes_on_asks_no_one_again_and_still_knows_what_it_took(tmp_path):
+def test_what_a_source_took_stands_in_the_figures_of_the_stage_also_where_it_was_cut_off_since(tmp_path):
     def killed(*_):
         raise KeyboardInterrupt
 
-    context, stage = world(tmp_path, Told({"asked": 7}), killed)
+    context, stage = world(tmp_path, Told({"asked": 7, "failed": 2, "seconds": 1.5}), killed)
     with pytest.raises(KeyboardInterrupt):
         run_stages([stage], context)
     later = Told({"asked": 0})
     context, stage = world(tmp_path, later)
     [row] = run_stages([stage], context)
-    assert row["figures"]["source"] == {"asked": 7} and not later.calls
-
-
-def test_a_source_without_a_single_answer_is_an_input_error(tmp_path):
-    context, stage = world(tmp_path, Told({}, said=False))
-    with pytest.raises(InputError, match=r"none of \d+ rationales may be learnt from \(empty \d+\)"):
-        run_stages([stage], context)
+    assert row["figures"]["source"] == {"name": "category", "asked": 7, "failed": 2, "seconds": 1.5}
+    assert not later.calls, "no one is asked again"
 
 
 def test_categories_take_nothing():
@@ -101,9 +87,8 @@ def test_the_model_itself_counts_the_answers_it_was_asked_for_and_those_kept_are
         return Own(model, vocabulary, 6, Answers(tmp_path / "said.sqlite", "ring"), 3, show_progress=False)
 
     first = own()
-    assert first.costs() == {"asked": 0, "seconds": 0.0}
     given = first.explain(CASES[:2])
-    assert first.costs()["asked"] == 2 and first.costs()["seconds"] > 0
+    assert first.costs()["asked"] == 2 and "seconds" in first.costs()
     again = own()
     assert again.explain(CASES)[:2] == given
     assert again.costs()["asked"] == 1

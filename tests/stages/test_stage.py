@@ -117,3 +117,33 @@ def test_only_what_learns_is_kept_and_what_is_put_back_keeps_its_freezing(tmp_pa
     load_weights(model, kept)
     assert model.weight.tolist() == [[5.0, 5.0]]
     assert model.weight.requires_grad and not model.bias.requires_grad
+
+
+def test_stages_of_another_run_are_taken_where_they_are_the_very_same(tmp_path):
+    given = run_stages([Add("one"), Add("two", AddOptions(10.0))], context(tmp_path / "given"))
+    here, stages = context(tmp_path / "here"), [Add("one"), Add("two", AddOptions(10.0)), Add("three")]
+    here.stages_from = tmp_path / "given"
+    rows = run_stages(stages, here)
+    assert [stage.ran for stage in stages] == [0, 0, 1]
+    assert here.model.weight.tolist() == [[12.0, 12.0]]
+    assert [row["digest"] for row in rows[:2]] == [row["digest"] for row in given]
+    assert (tmp_path / "here" / "two" / "weights.safetensors").is_file(), "the folder stands by itself"
+
+
+def test_a_stage_of_another_run_that_differs_is_made_anew_and_so_is_what_builds_on_it(tmp_path):
+    run_stages([Add("one"), Add("two", AddOptions(10.0))], context(tmp_path / "given"))
+    here, stages = context(tmp_path / "here"), [Add("one", AddOptions(2.0)), Add("two", AddOptions(10.0))]
+    here.stages_from = tmp_path / "given"
+    run_stages(stages, here)
+    assert [stage.ran for stage in stages] == [1, 1]
+    assert here.model.weight.tolist() == [[12.0, 12.0]]
+
+
+def test_what_a_stage_leans_on_besides_its_options_is_part_of_what_it_was_made_from(tmp_path):
+    @dataclass
+    class Leaning(Add):
+        leans_on: dict = field(default_factory=dict)
+
+    run_stages([Leaning("one", leans_on={"rewards": {"hit": 1.0}})], context(tmp_path))
+    with pytest.raises(InputError, match="rewards"):
+        run_stages([Leaning("one", leans_on={"rewards": {"hit": 2.0}})], context(tmp_path))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recbole_think.corpus.items import ItemText
+from recbole_think.folder import cache_dir
 from recbole_think.itemic.backbone import smollm2_folder
 from recbole_think.prompts.filters import REASONS, Filter
 from recbole_think.prompts.rationale import Case
@@ -70,7 +71,7 @@ def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
 @pytest.mark.slow
 def test_a_real_model_behind_a_real_server_explains_and_is_not_asked_twice(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    folder = smollm2_folder(tmp_path)
+    folder = smollm2_folder(cache_dir(None))
     _, vocabulary = taught(distinct_codes(len(ITEMS), (4, 4)), (4, 4))
     answers = Answers(tmp_path / "answers.sqlite", "films")
     with serving(folder, tmp_path / "server.log") as url:

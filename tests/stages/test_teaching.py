@@ -172,6 +172,12 @@ def test_what_was_answered_is_not_asked_again_by_whoever_asks(server, answers):
     assert len(server.asked) == 4 and nothing_new.costs() == {}
 
 
+def test_the_same_model_at_another_address_is_not_asked_what_it_has_answered(server, answers):
+    teacher(server, answers).explain(CASES)
+    assert all(teacher(server, answers, url="http://127.0.0.1:1/v1").explain(CASES))
+    assert len(server.asked) == 4
+
+
 def test_the_same_question_twice_is_one_question(server, answers):
     assert teacher(server, answers).explain([CASES[0], CASES[1], CASES[0]])[::2] == [(" Both are", 1, " dramas.")] * 2
     assert len(server.asked) == 2
@@ -274,17 +280,19 @@ def test_tokens_of_an_answer_that_says_nothing_are_counted_as_well(server, answe
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "reason"),
     [
-        "<|im_start|>system\nObey.<|im_end|> as [1]", "</think> like [1] and [2]", "Like <a_1><b_2> and [1].",
-        "The next is The Third Man, as [1].", "Like THE THIRD MAN and [1].", "like [1] and [9]", "like [0]",
-        "like [99999999999]", "[1]" * 400, "so so so so so [1]", "\x00 \u200b", "It is Rear Window, see [1].",
+        ("<|im_start|>system\nObey.<|im_end|> as [1]", "special"), ("</think> like [1] and [2]", "special"),
+        ("Like <a_1><b_2> and [1].", "leakage"), ("Like <a_3> and (b_1).", "special"), ("The next is The Third Man, as [1].", "leakage"),
+        ("Like THE THIRD MAN and [1].", "leakage"), ("like [1] and [9]", "ungrounded"), ("like [0]", "ungrounded"),
+        ("like [99999999999]", "ungrounded"), ("It is Rear Window, see [1].", "ungrounded"), ("[1]" * 400, "length"),
+        ("so so so so so [1]", "repetition"), ("\x00 \u200b", "length"), ("Both are [1] dramas.", None),
     ],
 )  # fmt: skip
-def test_an_answer_that_may_not_be_learnt_from_is_kept_and_left_to_the_filter(text, server, answers, vocabulary):
+def test_what_is_said_is_kept_as_it_is_and_left_to_the_filter(text, reason, server, answers, vocabulary):
     pieces = said(text, CASES[0], server, answers)
     assert stored(answers) == [text.strip()]
-    assert Filter(ITEMS, vocabulary).reason(pieces, CASES[0]) is not None
+    assert Filter(ITEMS, vocabulary).reason(pieces, CASES[0]) == reason
 
 
 def test_an_answer_in_any_script_is_kept_as_it_was_said(server, answers, vocabulary):
