@@ -115,10 +115,7 @@ class OneRecThink(SequentialRecommender):
         users = atomic_file(config, "user")
         if users.is_file():
             require_known(users, config["USER_ID_FIELD"], atomic_file(config, "inter"))
-        if blocks["alignment"].general != OWN:
-            from recbole_think.prompts.general import read_general
-
-            read_general(Path(blocks["alignment"].general))
+        _require_sources(blocks, config["stages"])
 
     def _read_texts(self, config, dataset):
         raw = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
@@ -292,6 +289,18 @@ class OneRecThink(SequentialRecommender):
     def predict(self, interaction):
         """Sampled evaluation is refused with the configuration; see ``require_inputs``."""
         raise RuntimeError("OneRecThink ranks the whole catalogue; set eval_args.mode=full")
+
+
+def _require_sources(blocks: dict[str, Any], stages: list[str]) -> None:
+    """Check where general text and rationales come from."""
+    if blocks["alignment"].general != OWN:
+        from recbole_think.prompts.general import read_general
+
+        read_general(Path(blocks["alignment"].general))
+    if "activation" in stages and blocks["activation"].source == "teacher":
+        from recbole_think.stages.teaching import require_teacher
+
+        require_teacher(blocks["teacher"])
 
 
 def atomic_file(config, kind: str) -> Path:

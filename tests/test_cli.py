@@ -25,6 +25,8 @@ CATALOGUE = [
 ]
 THINK = ["--model=OneRecThink", "--dataset=toy", "--data_path=data", "--backbone.name=tiny"]
 
+TEACHER = [*THINK, "--activation.source=teacher"]
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
@@ -101,6 +103,11 @@ SAS = ["--model=SASRec", "--dataset=toy", "--data_path=data"]
         ([*THINK, "--alignment.general=data"], "holds no .txt file"),
         ([*THINK, "--alignment.held_out=1.0"], "alignment.held_out"),
         ([*THINK, "--stages=[token_warmup,multi_tusk]"], "did you mean multi_task"),
+        (TEACHER, "activation.source=teacher needs teacher.url, which is empty"),
+        ([*TEACHER, "--teacher.model=qwen3-8b"], "activation.source=teacher needs teacher.url, which is empty"),
+        ([*TEACHER, "--teacher.url=http://127.0.0.1:1/v1"], "activation.source=teacher needs teacher.model"),
+        ([*TEACHER, "--teacher.url=127.0.0.1:1/v1", "--teacher.model=m"], "must begin with http:// or https://"),
+        ([*TEACHER, "--teacher.workers=0"], "teacher.workers must be at least 1, got 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

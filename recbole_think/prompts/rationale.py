@@ -22,7 +22,7 @@ from recbole_think.prompts.templates import (
 )
 
 Pieces = tuple[str | int, ...]  # words as they are written, and items by RecBole id
-CITED = re.compile(r"\[(\d{1,4})\]")  # how a teacher names a line of the list it was shown
+CITED = re.compile(r"\[(\s*\d+(?:[\s,;&]+(?:and\s+)?\d+)*\s*)\]")  # how a teacher names lines it was shown: [2], [1, 3]
 SPLIT = re.compile(r"\s*[>|,;/]\s*")  # between the kinds of one item
 
 
@@ -154,11 +154,11 @@ def teacher_messages(case: Case, items: Sequence[ItemText]) -> list[dict[str, st
 
 def from_teacher(text: str, case: Case) -> Pieces:
     """Turn a teacher's answer into pieces: ``[n]`` is the n-th line it was shown; a line there is not becomes 0."""
+    lines = {str(number): item for number, item in enumerate(case.evidence, start=1)}
     pieces: list[str | int] = []
     for part, piece in enumerate(CITED.split(text)):
         if part % 2:
-            number = int(piece)
-            pieces.append(case.evidence[number - 1] if 1 <= number <= len(case.evidence) else 0)
+            pieces += [lines.get(number, 0) for number in re.findall(r"\d+", piece)]
         elif piece.strip():
             pieces.append(f" {' '.join(piece.split())}")
     return tuple(pieces)

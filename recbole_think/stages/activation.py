@@ -85,7 +85,7 @@ class Activation:
         self.options, self.max_history, self.source, self.vectors = options, max_history, source, vectors
         self.filter, self.think, self.words = judging, think, words
         self.counts: Counter[str] = Counter()
-        self.costs: dict[str, float] = {}
+        self.costs: dict[str, float] = {}  # of the source, in the process that asked it
 
     @contextmanager
     def learning(self, model: Any) -> Iterator[None]:
@@ -262,7 +262,10 @@ class Activation:
         return Example(ids, np.zeros(len(ids), dtype=bool), branches=(branch,))
 
     def _figures(self, taught: Sequence[Taught], outcomes: Sequence[Outcome], best: int) -> dict[str, Any]:
-        """What became of the cases: shares rejected by reason, what leaks of what is learnt, what each round judged."""
+        """What became of the cases.
+
+        Shares rejected by reason, what leaks of what is learnt, what the source took, what each round judged.
+        """
         rounds = [outcome.figures for outcome in outcomes]
         lengths = [len(one.thought) for one in taught if one.thought]
         return {

@@ -1,6 +1,6 @@
 """Who explains why an item came next: the data's own categories, the aligned model, or a teacher behind a server.
 
-One interface: cases in, a rationale or None each out. Knows nothing of filters and training.
+One interface: cases in, a rationale or None each out, and what that took. Knows nothing of filters and training.
 """
 
 import time
@@ -43,7 +43,7 @@ class Source(Protocol):
         """Say why each target came next; None = nothing was said."""
 
     def costs(self) -> dict[str, float]:
-        """What explaining has cost so far: questions asked, tokens, seconds, as far as they are known."""
+        """What explaining has cost so far: questions asked (not those answered before), tokens, seconds."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,15 @@ class Teacher:
     answers: Answers
 
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
-        """See ``Source``.
+        """See ``Source``; cases without evidence are not asked about: there is nothing to refer to.
 
         Raises:
             InputError: the server refuses us, or answers nothing any more.
         """
         keys = [self.key(case) for case in cases]
-        asked = {key: teacher_messages(case, self.items) for key, case in zip(keys, cases, strict=True)}
+        asked = {
+            key: teacher_messages(case, self.items) for key, case in zip(keys, cases, strict=True) if case.evidence
+        }
         known = self.answers.known(list(asked))
         self.asker({key: question for key, question in asked.items() if key not in known}, self.answers.add)
         known = self.answers.known(list(asked))
