@@ -206,7 +206,7 @@ def test_a_line_the_teacher_was_not_shown_is_the_item_0_that_nobody_met(strange)
 
 
 def test_brackets_around_anything_but_a_line_number_are_words():
-    assert from_teacher("a [note] of [12345] and [-1]", case(7)) == (" a [note] of [12345] and [-1]",)
+    assert from_teacher("a [note] of [1.5] and [-1]", case(7)) == (" a [note] of [1.5] and [-1]",)
     assert from_teacher(" \n ", case(7)) == ()
 
 

@@ -10,6 +10,7 @@ from recbole_think.prompts.tasks import Branch, Example, recommendation_example,
 from recbole_think.prompts.thinking import (
     all_words,
     given_thought,
+    instructed_frame,
     taught_words,
     thought_branch,
     thought_prompt,
@@ -194,3 +195,11 @@ def test_a_backbone_with_marks_of_its_own_may_close_a_thought_and_not_open_anoth
         words = set(all_words(own).tolist())
         assert own.marks[0] not in words and own.marks[1] in words
         assert {int(token) for level in own.code_tokens for token in level} <= words
+
+
+def test_a_wish_stands_in_the_persons_turn_and_the_chat_is_else_as_it_was():
+    _, vocabulary = taught(distinct_codes(6, (3, 3)), (3, 3))
+    plain, wished = recommendation_frame(vocabulary.tokenizer), instructed_frame(vocabulary, "only cats")
+    text = vocabulary.tokenizer.decode(wished)
+    assert text.index("user") < text.index("only cats") < text.index("assistant")
+    assert vocabulary.tokenizer.decode(plain) == text.replace(" only cats", "")
