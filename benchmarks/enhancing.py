@@ -34,7 +34,7 @@ from recbole_think.prompts.thinking import thought_prompt
 from recbole_think.stages.dialect import Dialect, dialect_of, spoken_model
 from recbole_think.stages.enhancement import Enhancement, Thinking, arguments
 from recbole_think.stages.options import EnhancementOptions
-from recbole_think.stages.progress import quiet, use_bar
+from recbole_think.stages.progress import use_bar
 from recbole_think.stages.rewards import RewardOptions
 from recbole_think.stages.rollout import Asked, Rollout
 from recbole_think.stages.stage import Context
@@ -200,11 +200,10 @@ class StockSide:
         settings.max_completion_length = problem.longest
         texts = [" ".join(tokenizer.convert_ids_to_tokens(ids.tolist())) for ids in self.peer.asked]
         data = Dataset.from_dict({"prompt": texts, "number": list(range(len(texts)))})
-        with quiet():
-            trainer = StockTrainer(
-                model=policy, reward_funcs=[self._reward], args=settings, train_dataset=data,
-                processing_class=tokenizer, callbacks=[self.clock],
-            )  # fmt: skip
+        trainer = StockTrainer(
+            model=policy, reward_funcs=[self._reward], args=settings, train_dataset=data,
+            processing_class=tokenizer, callbacks=[self.clock],
+        )  # fmt: skip
         use_bar(trainer, "stock", shown=False)
         return trainer
 

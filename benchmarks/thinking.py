@@ -13,6 +13,7 @@ the tables of what was written before, and measures nothing.
 
 import argparse
 import json
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.thinking import all_words
 from recbole_think.ranker import Ranker
 from recbole_think.stages.options import EnhancementOptions
+from recbole_think.stages.progress import quiet
 
 LEVELS, SIZE = 4, 256
 WORDS = 300  # besides the codes: about what rationales made of categories say
@@ -45,6 +47,7 @@ def main() -> None:
         print(tables(json.loads((RESULTS / "thinking.json").read_text(encoding="utf-8"))))
         return
     keep_memory()
+    warnings.simplefilter("ignore", FutureWarning)  # of names transformers will change
     outcome: dict[str, list[dict[str, Any]]] = {"lists": [], "batch": []}
     for layers in given.layers:
         codes = random_codes(given.items, LEVELS, SIZE)
@@ -150,7 +153,7 @@ def batch_case(
         drawn_prompts(vocabulary, codes, count, given.tokens),
     )  # fmt: skip
     same = same_beams(problem)
-    with both_sides(problem) as (ours, stock), learning(problem):
+    with quiet(), both_sides(problem) as (ours, stock), learning(problem):
         _, parts = in_turn({"ours": ours, "stock": stock}, given.repeats)
         told = {"ours": ours.tokens, "stock": stock.tokens}
     model.eval()
