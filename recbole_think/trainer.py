@@ -110,26 +110,20 @@ class ThinkTrainer(Trainer):
             thought_beams=options.beams,
         )  # fmt: skip
 
-        def measure(language_model) -> np.ndarray:
-            language_model.eval()
-            masks = lambda places: model.mask_of(asked.users[places])  # noqa: E731
-            thought = model.think(asked.prompts, masks, decode, wanted)
-            table = model.codes.table
-            return mean_rewards(
-                [
-                    [
-                        rewards.total(
-                            Led(
-                                table[np.array(one.items, dtype=np.int64) - 1], np.array(one.items), target,
-                                table[target - 1], options.beams, len(one.ids), decode.thought_tokens, one.closed,
-                                one.log_prob,
-                            )
-                        )
-                        for one in of_user
-                    ]
-                    for of_user, target in zip(thought, wanted.tolist(), strict=True)
-                ]
+        table = model.codes.table
+
+        def where_it_led(thought: Thought, target: int) -> Led:
+            items = np.array(thought.items, dtype=np.int64)
+            return Led(
+                table[items - 1], items, target, table[target - 1], options.beams, len(thought.ids),
+                decode.thought_tokens, thought.closed, thought.log_prob or 0.0,
             )  # fmt: skip
+
+        def measure(language_model) -> dict[str, np.ndarray]:
+            language_model.eval()
+            thought = model.think(asked.prompts, lambda places: model.mask_of(asked.users[places]), decode, wanted)
+            pairs = zip(thought, wanted.tolist(), strict=True)
+            return mean_rewards([[where_it_led(one, target) for one in of_user] for of_user, target in pairs], rewards)
 
         return measure
 

@@ -60,6 +60,9 @@ class Colours:
         self.asked += len(cases)
         return [(f"{colour_of(case.target)}.",) for case in cases]
 
+    def costs(self):
+        return {"asked": self.asked}
+
 
 @dataclass
 class Thinker:
@@ -93,7 +96,7 @@ class Thinker:
             self.ranker.codes, self.ranker.trie, self.ranker.words.numpy(), 4, "level", MAX_HISTORY, mask_history=False
         )
         return Enhancement(
-            options, rewards or RewardOptions(), thinking, held_out or (lambda *_: lambda model: np.zeros(1))
+            options, rewards or RewardOptions(), thinking, held_out or (lambda *_: lambda model: {"total": np.zeros(1)})
         )
 
     def think(self, prompts, options: DecodeOptions):

@@ -85,6 +85,7 @@ class Activation:
         self.options, self.max_history, self.source, self.vectors = options, max_history, source, vectors
         self.filter, self.think, self.words = judging, think, words
         self.counts: Counter[str] = Counter()
+        self.costs: dict[str, float] = {}
 
     @contextmanager
     def learning(self, model: Any) -> Iterator[None]:
@@ -161,7 +162,7 @@ class Activation:
         if not path.is_file():
             write_json(path, self._accepted(context, taught))
         kept = read_json(path)
-        self.counts = Counter(kept["counts"])
+        self.counts, self.costs = Counter(kept["counts"]), kept["costs"]
         for one, thought, wish in zip(taught, kept["thoughts"], kept["wishes"], strict=True):
             one.thought, one.instruction = thought, wish
         return examples, taught
@@ -169,7 +170,8 @@ class Activation:
     def _accepted(self, context: Context, taught: list[Taught]) -> dict[str, Any]:
         """Ask the source about every case and filter what it says."""
         context.model.eval()
-        given = self.source().explain([one.case for one in taught])
+        source = self.source()
+        given = source.explain([one.case for one in taught])
         counts, thoughts, wishes = Counter[str](), [], []
         dice = np.random.default_rng([context.seed, 6100])
         for one, pieces in zip(taught, given, strict=True):
@@ -187,7 +189,7 @@ class Activation:
             raise InputError(
                 f"activation: none of {len(taught)} rationales may be learnt from ({said}); see activation.source"
             )
-        return {"counts": counts, "thoughts": thoughts, "wishes": wishes}
+        return {"counts": counts, "thoughts": thoughts, "wishes": wishes, "costs": source.costs()}
 
     def _wished(self, case: Case, pieces: Pieces, dice: np.random.Generator) -> tuple[str, Pieces]:
         """A wish the target fulfils, and the rationale that follows it."""
@@ -270,6 +272,7 @@ class Activation:
             "instructed": self.counts["instructed"],
             "training_leakage_rate": sum(row["leaking"] for row in rounds)
             / max(1, sum(row["learnt"] for row in rounds)),
+            "source": {"name": self.options.source, **self.costs},
             "rationale_tokens": round(float(np.mean(lengths)), 2),
             "rounds": rounds,
             "kept_round": best + 1,

@@ -31,18 +31,20 @@ from recbole_think.prompts.thinking import thought_prompt
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.checkpoints import last_checkpoint, spacing
 from recbole_think.stages.dialect import Dialect, dialect_of, spoken_model
-from recbole_think.stages.held_out import HeldOut, compared
+from recbole_think.stages.held_out import HeldOut, all_compared
 from recbole_think.stages.options import EnhancementOptions
 from recbole_think.stages.precision import choose
 from recbole_think.stages.progress import quiet, use_bar
 from recbole_think.stages.rewards import REWARDS, RewardOptions
 from recbole_think.stages.rollout import Asked, Rollout
+from recbole_think.stages.scored import scored
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
 from recbole_think.stages.training import LeanCheckpoints
 from recbole_think.stages.validation import BestWeights
 
 log = logging.getLogger(__name__)
 Prompt = tuple[np.ndarray, int, np.ndarray]  # items or tokens shown, target, all items met before
+MOST_LOGITS = 4096  # tokens of a dialect whose logits are made for every position
 REFERENCE = "reference"  # the policy as it began, read back by TRL
 WINDOW = 5  # steps a mean is taken over before training is stopped
 CURVES = {  # of TRL's log -> of ours
@@ -134,7 +136,7 @@ class Enhancement:
             outcome = self._trained(context)
         context.model.eval()
         if held_out and before is not None:
-            outcome.figures["held_out_reward"] = compared(before, held_out(context.model))
+            outcome.figures["held_out_reward"] = all_compared(before, held_out(context.model))
         return outcome
 
     def _trained(self, context: Context) -> Outcome:
@@ -228,7 +230,23 @@ def _outcome(state: Any, best: BestWeights, figures: dict[str, Any]) -> Outcome:
 
 
 class RewardTrainer(LeanCheckpoints, GRPOTrainer):
-    """TRL's trainer, with checkpoints of what learns alone."""
+    """TRL's trainer, with checkpoints of what learns alone, and prompts read once for all of their rationales."""
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
+    ):
+        """Score completions as TRL does (which reads a prompt anew for each), from rows that hold a prompt once.
+
+        TRL's own way is taken where the dialect is so large that logits of every position would not fit.
+        """
+        if model.get_output_embeddings().weight.shape[0] > MOST_LOGITS:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
+            )
+        log_probs, entropy = scored(
+            model, input_ids, attention_mask, logits_to_keep, self.temperature, self.accelerator
+        )
+        return log_probs, entropy if compute_entropy else None, None
 
 
 class Stop(TrainerCallback):

@@ -3,8 +3,9 @@
 One interface: cases in, a rationale or None each out. Knows nothing of filters and training.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,9 @@ class Source(Protocol):
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
         """Say why each target came next; None = nothing was said."""
 
+    def costs(self) -> dict[str, float]:
+        """What explaining has cost so far: questions asked, tokens, seconds, as far as they are known."""
+
 
 @dataclass(frozen=True)
 class Category:
@@ -55,6 +59,10 @@ class Category:
         cited, named, told = options.cited, options.kinds, options.target_category
         return [category_rationale(case, self.items, cited, named, told) if case.evidence else None for case in cases]
 
+    def costs(self) -> dict[str, float]:
+        """See ``Source``."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Own:
@@ -66,6 +74,7 @@ class Own:
     answers: Answers
     seed: int
     show_progress: bool = True
+    counts: dict[str, float] = field(default_factory=dict)
 
     @torch.no_grad()
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
@@ -78,7 +87,7 @@ class Own:
         known = self.answers.known(keys)
         missing = [place for place, key in enumerate(keys) if key not in known]
         options = SampleOptions(1, self.longest + 1, TEMPERATURE)
-        stop = vocabulary.tokenizer.eos_token_id
+        stop, begin = vocabulary.tokenizer.eos_token_id, time.perf_counter()
         batches = token_batches([len(prompts[place]) for place in missing], TOGETHER)
         with tqdm(total=len(missing), desc="explaining", unit="case", disable=not self.show_progress) as bar:
             for rows in batches:
@@ -91,7 +100,12 @@ class Own:
                     known[keys[place]] = " ".join(map(str, answer))
                 self.answers.add({keys[place]: known[keys[place]] for place in some})
                 bar.update(len(some))
+        self.counts.update(asked=len(missing), seconds=round(time.perf_counter() - begin, 1))
         return [decoded([int(word) for word in known[key].split()], vocabulary, items_of) for key in keys]
+
+    def costs(self) -> dict[str, float]:
+        """See ``Source``."""
+        return self.counts
 
     def _frame(self) -> list[str]:
         user = EXPLAIN_USER.format(history=MARK, target=MARK)
@@ -123,12 +137,18 @@ class Teacher:
         Raises:
             InputError: the server refuses us, or answers nothing any more.
         """
-        options = self.asker.options
-        who = [options.url, options.model, options.temperature, options.max_tokens]
-        messages = [teacher_messages(case, self.items) for case in cases]
-        keys = [digest([who, question], 24) for question in messages]
-        asked = dict(zip(keys, messages, strict=True))
+        keys = [self.key(case) for case in cases]
+        asked = {key: teacher_messages(case, self.items) for key, case in zip(keys, cases, strict=True)}
         known = self.answers.known(list(asked))
         self.asker({key: question for key, question in asked.items() if key not in known}, self.answers.add)
         known = self.answers.known(list(asked))
         return [from_teacher(known[key], case) if key in known else None for key, case in zip(keys, cases, strict=True)]
+
+    def key(self, case: Case) -> str:
+        """What an answer is kept by: the question, and whom it is put to (at whatever address)."""
+        options = self.asker.options
+        return digest([options.model, options.temperature, options.max_tokens, teacher_messages(case, self.items)], 24)
+
+    def costs(self) -> dict[str, float]:
+        """See ``Source``."""
+        return {name: round(float(value), 1) for name, value in self.asker.counts.items()}

@@ -131,7 +131,11 @@ def _finished(folder: Path, wanted: dict[str, Any], model) -> dict[str, Any] | N
 def _taken(given: Path, folder: Path, wanted: dict[str, Any]) -> None:
     """Copy a stage that another run finished with the very same facts; the facts come last, as when it was made."""
     facts = given / "facts.json"
-    if (folder / "facts.json").is_file() or not facts.is_file() or digest(read_json(facts)["made_from"]) != digest(wanted):
+    if (
+        (folder / "facts.json").is_file()
+        or not facts.is_file()
+        or digest(read_json(facts)["made_from"]) != digest(wanted)
+    ):
         return
     log.info("stage %s: taken from %s", wanted["stage"], given.parent)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from tqdm import tqdm
@@ -28,6 +29,7 @@ class Asker:
     options: TeacherOptions
     show_progress: bool = True
     counts: dict[str, float] = field(default_factory=dict)  # asked, failed, prompt_tokens, answer_tokens, seconds
+    lock: Any = field(default_factory=Lock)
 
     def __call__(self, questions: Mapping[str, Messages], keep: Callable[[Mapping[str, str]], Any]) -> None:
         """Ask every question; ``keep`` is given each answer as it comes.
@@ -77,7 +79,7 @@ class Asker:
         return openai.OpenAI(base_url=options.url, api_key=key, timeout=options.timeout_s, max_retries=options.retries)
 
     def _ask(self, client: Any, messages: Messages) -> str | None:
-        """One answer; None where there was none after all retries."""
+        """One answer; None where there was none after all retries, or nothing in it."""
         import openai
 
         refused = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError, openai.BadRequestError
@@ -86,21 +88,22 @@ class Asker:
             given = client.chat.completions.create(
                 model=options.model, messages=messages, temperature=options.temperature, max_tokens=options.max_tokens
             )
+            said, usage = given.choices[0].message.content, given.usage
         except refused as why:
             raise InputError(f"the teacher at {options.url} refuses {options.model!r}: {why}") from why
-        except openai.OpenAIError as why:
-            log.warning("teacher: no answer (%s)", why)
+        except (openai.OpenAIError, ValueError, LookupError, AttributeError, TypeError) as why:  # the last four: junk
+            log.warning("teacher: no answer (%s: %s)", type(why).__name__, why)
             self._count(asked=1, failed=1)
             return None
-        usage = getattr(given, "usage", None)
         self._count(
             asked=1,
+            failed=not (said and said.strip()),
             prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
             answer_tokens=getattr(usage, "completion_tokens", 0) or 0,
         )
-        said = given.choices[0].message.content if given.choices else None
-        return (said or "").strip()
+        return (said or "").strip() or None
 
     def _count(self, **more: float) -> None:
-        for name, value in more.items():
-            self.counts[name] = self.counts.get(name, 0) + value
+        with self.lock:
+            for name, value in more.items():
+                self.counts[name] = self.counts.get(name, 0) + value

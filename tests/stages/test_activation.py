@@ -7,7 +7,7 @@ from recbole_think.errors import InputError
 from recbole_think.prompts.rationale import Case
 from recbole_think.stages.options import ActivationOptions
 from recbole_think.stages.stage import run_stages
-from tests.thinkers import N, coins, colour_of, thinker
+from tests.thinkers import Colours, N, coins, colour_of, thinker
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def test_it_still_answers_directly_as_it_is_taught_beside(tmp_path):
 def test_what_is_rejected_is_told_by_reason_and_never_learnt(tmp_path):
     made = thinker(tmp_path)
 
-    class Leaks:
+    class Leaks(Colours):
         def explain(self, cases):
             others = [("red.",), None, ("blue blue blue blue.",), (" ",)]
             return [(case.target,) if place % 5 == 0 else others[place % 5 - 1] for place, case in enumerate(cases)]
@@ -61,7 +61,7 @@ def test_what_is_rejected_is_told_by_reason_and_never_learnt(tmp_path):
 def test_a_source_that_only_leaks_is_refused_before_anything_is_trained(tmp_path):
     made = thinker(tmp_path)
 
-    class Leaks:
+    class Leaks(Colours):
         def explain(self, cases):
             return [(case.target,) for case in cases]
 
@@ -133,7 +133,7 @@ def test_the_pruned_context_is_the_history_as_far_as_a_prompt_shows_it(tmp_path)
     made = thinker(tmp_path)
     seen: list[Case] = []
 
-    class Notes:
+    class Notes(Colours):
         def explain(self, cases):
             seen.extend(cases)
             return [("red.",)] * len(cases)

@@ -1,11 +1,14 @@
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from trl import GRPOTrainer
 
 from recbole_think.errors import InputError
-from recbole_think.stages.enhancement import Stop
+from recbole_think.stages import enhancement
+from recbole_think.stages.enhancement import RewardTrainer, Stop
 from recbole_think.stages.held_out import compared
 from recbole_think.stages.options import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
@@ -96,13 +99,40 @@ def test_several_passes_are_the_same_step_in_less_memory(tmp_path, activated):
 
 def test_held_out_reward_is_compared_before_and_after(tmp_path, activated):
     made = activated_thinker(tmp_path, activated)
-    given = iter([np.array([0.0, 1.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0, 1.5])])
-    outcome = made.enhancement(held_out=lambda *_: lambda model: next(given), steps=1).run(made.context)
-    assert "held_out_reward" not in outcome.figures, "0 held-out users: not measured"
+    given = iter([{"total": np.array([0.0, 1.0, 0.0, 1.0])}, {"total": np.array([1.0, 1.0, 1.0, 1.5])}])
     stage = made.enhancement(held_out=lambda *_: lambda model: next(given), steps=1)
+    assert "held_out_reward" not in stage.run(made.context).figures, "0 held-out users: not measured"
     stage.options = replace(stage.options, held_out=4)
-    found = stage.run(made.context).figures["held_out_reward"]
+    found = stage.run(made.context).figures["held_out_reward"]["total"]
     assert found["before"] == 0.5 and found["after"] == 1.125 and found["gain"] == 0.625 and found["users"] == 4
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_prompts_read_once_give_the_scores_and_gradients_of_trls_own_way(tmp_path, activated, temperature):
+    made = activated_thinker(tmp_path, activated)
+    stage, seen = made.enhancement(steps=1, prompts=4, temperature=temperature), []
+
+    class Both(RewardTrainer):
+        def _get_per_token_logps_and_entropies(self, model, *given, **more):
+            ours = super()._get_per_token_logps_and_entropies(model, *given, **more)
+            theirs = GRPOTrainer._get_per_token_logps_and_entropies(self, model, *given, **more)
+            mask = given[1][:, -given[2] :].bool()
+            if more.get("compute_entropy"):
+                slopes = [
+                    torch.autograd.grad(
+                        found[0][mask].sum(), model.model.layers[0].mlp.up_proj.weight, retain_graph=True
+                    )
+                    for found in (ours, theirs)
+                ]
+                seen.append((ours[0][mask], theirs[0][mask], ours[1][mask], theirs[1][mask], *slopes))
+            return theirs
+
+    with mock.patch.object(enhancement, "RewardTrainer", Both):
+        stage.run(made.context)
+    [(ours, theirs, entropy, their_entropy, [slope], [their_slope])] = seen
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(entropy, their_entropy.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(slope, their_slope, atol=1e-4, rtol=1e-4)
 
 
 def test_a_gain_that_all_users_share_is_certain_and_none_is_none():

@@ -272,7 +272,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(cut_off_at, tmp_path, mo
 
     calls = []
 
-    def cut_off(_):
+    def cut_off(*_):
         calls.append(1)
         if len(calls) == cut_off_at:
             raise KeyboardInterrupt
@@ -366,7 +366,7 @@ def test_gradient_checkpointing_computes_layers_again_and_ends_with_the_same_wei
 
 
 def test_a_validation_that_finds_no_numbers_names_its_stage_and_step(tmp_path):
-    def no_numbers(users):
+    def no_numbers(users, think):
         raise FloatingPointError("NaN while decoding")
 
     with pytest.raises(FloatingPointError, match=r"stage recommendation, step \d+: NaN while decoding; the last good"):
