@@ -273,18 +273,20 @@ def same_beams(problem: Problem) -> dict[str, Any]:
 
 
 def roofline(problem: Problem) -> Seconds:
-    """Least seconds of each part of a batch."""
+    """Least seconds of each part of a batch, and of an update that reads a prompt anew for every rationale."""
     config, options, words = problem.model.config, problem.options, problem.dialect.pad + 1
     prompts, group = [len(ids) for ids in problem.ids], options.rationales
     said, rows, mean = problem.longest + 1, len(prompts) * group, round(sum(map(len, problem.ids)) / len(prompts))
     heads = [words] * problem.codes.table.shape[1]
     dtype = getattr(torch, options.precision)
+    learns = sum(value.numel() for layer in problem.model.get_decoder().layers for value in layer.parameters())
+    adam = ADAM_BYTES * learns / bandwidth()
     steps = {
         "rollout": sampling_steps(config, prompts, group, said, len(problem.words)),
         "reward": beam_steps(config, rows, options.beams, mean + said, heads),
-        "update": update_steps(config, [length for length in prompts for _ in range(group)], said, words),
+        "update": update_steps(config, prompts, group, said, words),
     }
     found = {part: roofline_seconds(of_part, dtype) for part, of_part in steps.items()}
-    learns = sum(value.numel() for layer in problem.model.get_decoder().layers for value in layer.parameters())
-    found["update"] += ADAM_BYTES * learns / bandwidth()
-    return {**found, "whole": sum(found.values())}
+    found["update"] += adam
+    anew = update_steps(config, [length for length in prompts for _ in range(group)], 1, said, words)
+    return {**found, "whole": sum(found.values()), "update_anew": roofline_seconds(anew, dtype) + adam}

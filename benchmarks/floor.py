@@ -172,21 +172,24 @@ def beam_steps(config: Any, rows: int, beams: int, keys: int, heads: list[int]) 
     return [first, *(branch_step(config, rows, beams, keys, head) for head in heads[1:])]
 
 
-def update_steps(config: Any, prompts: list[int], completion: int, words: int) -> list[Step]:
-    """A policy gradient as TRL takes it: every completion behind a prompt of its own is read forward and back, and
-    forward once more by the reference. Words compete at the completion alone; their rows learn nothing.
+def update_steps(config: Any, prompts: list[int], each: int, completion: int, words: int) -> list[Step]:
+    """A policy gradient: everything is read forward and back, and forward once more by the reference.
+
+    Words compete at the completions alone; their rows learn nothing.
 
     Args:
         config: of the backbone.
-        prompts: tokens of each completion's prompt.
-        completion: tokens of each completion.
+        prompts: tokens of every prompt that is read; TRL reads one for every completion.
+        each: completions that go on from one reading of a prompt.
+        completion: tokens of each.
         words: rows of the head.
     """
-    lengths = [length + completion for length in prompts]
-    forward = layer_products(config, sum(lengths), config.num_hidden_layers)
-    for length in lengths:
-        forward += attention_products(config, 1, length, length, config.num_hidden_layers)
-    head = Product(len(lengths) * completion, config.hidden_size, words)
+    layers, said = config.num_hidden_layers, len(prompts) * each * completion
+    forward = layer_products(config, sum(prompts) + said, layers)
+    for prompt in prompts:
+        forward += attention_products(config, 1, prompt, prompt, layers)
+        forward += attention_products(config, 1, each * completion, prompt + completion, layers)
+    head = Product(said, config.hidden_size, words)
     of_input, _ = backward([head])
     return [[*forward, head], [*backward(forward), of_input], [*forward, head]]
 
