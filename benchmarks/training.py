@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench import keep, medians, options
-from floor import Product, attention_products, backward, bandwidth, layer_products, products_seconds
+from floor import ADAM_BYTES, Product, attention_products, backward, bandwidth, layer_products, products_seconds
 from transformers import Trainer, TrainingArguments
 from world import random_codes, taught_backbone
 
@@ -38,7 +38,6 @@ from recbole_think.stages.training import BatchPlan, StopWatch, freeze_words, in
 ITEMS, USERS, SIZE = 1682, 400, 64
 MAX_HISTORY = 50
 SAMPLES = 16  # of a stock batch: about as many tokens as one of ours
-ADAM_BYTES = 28  # moved per float32 parameter that learns: weight, gradient and two moments read, three written
 Side = Callable[[], float]  # one block -> units per second
 
 

@@ -77,12 +77,19 @@ def generated_lists(
     """Rank with Hugging Face's generate and ``prefix_allowed_tokens_fn``, the usual way to do it right."""
     item_of = {tuple(tokens): item for item, tokens in enumerate(vocabulary.item_tokens.tolist())}
     ids, mask = prompt_batch(prompts, vocabulary.tokenizer.pad_token_id)
-    length, levels = ids.shape[1], vocabulary.item_tokens.shape[1]
+    said = generated_tokens(model, ids, mask, legal, beams, vocabulary.item_tokens.shape[1]).tolist()
+    return [[item_of[tuple(row)] for row in user] for user in said]
+
+
+def generated_tokens(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, legal: dict, beams: int, levels: int
+) -> torch.Tensor:
+    """Tokens of the best items after left-padded prompts [B, T], by one call of generate: int64 [B, K, L]."""
+    length = ids.shape[1]
     with torch.no_grad():
         out = model.generate(
             ids, attention_mask=mask, num_beams=beams, num_return_sequences=beams, max_new_tokens=levels,
             min_new_tokens=levels, do_sample=False, length_penalty=0.0,
             prefix_allowed_tokens_fn=lambda _, sequence: legal[tuple(sequence[length:].tolist())],
         )  # fmt: skip
-    said = out[:, length:].view(len(prompts), beams, levels).tolist()
-    return [[item_of[tuple(row)] for row in user] for user in said]
+    return out[:, length:].view(len(ids), beams, levels)

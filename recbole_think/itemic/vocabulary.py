@@ -107,8 +107,7 @@ class CodeHead(nn.Module):
 
         Words are multiplied in the precision of their rows: an error of theirs is a small part of a sum of thousands.
         """
-        with torch.autocast(hidden.device.type, enabled=False):
-            codes = functional.linear(hidden.float(), self.rows.float()).logsumexp(-1)
+        codes = self._all_codes(hidden).logsumexp(-1)
         on = torch.is_autocast_enabled(hidden.device.type)
         rows = hidden if on else hidden.to(next(self.text.parameters()).dtype)
         words = [self.text(part)[..., : self.first].float().logsumexp(-1) for part in rows.split(WORD_ROWS)]
@@ -145,10 +144,17 @@ class CodeHead(nn.Module):
     def token_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Logits of some words and codes: [..., d] -> float32 [..., len(tokens)], whatever the precision around it."""
         rows = self.token_rows(tokens) if 2 * len(tokens) < self.first else None
-        if rows is None:
-            return self(hidden)[..., tokens.to(hidden.device)].float()
+        if rows is None:  # most words: they are multiplied in the precision of their rows
+            on = torch.is_autocast_enabled(hidden.device.type)
+            read = hidden if on else hidden.to(next(self.text.parameters()).dtype)
+            words = self.text(read)[..., : self.first].float()
+            return torch.cat([words, self._all_codes(hidden)], dim=-1)[..., tokens.to(hidden.device)]
         with torch.autocast(hidden.device.type, enabled=False):
             return functional.linear(hidden.float(), rows)
+
+    def _all_codes(self, hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return functional.linear(hidden.float(), self.rows.float())
 
     def code_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Logits of some itemic tokens: [..., d] -> float32 [..., len(tokens)], whatever the precision around it."""

@@ -7,6 +7,7 @@ from recbole_think.decoding.beam import beam_search
 from recbole_think.decoding.exact import score_items
 from recbole_think.decoding.masked import MaskedReader
 from recbole_think.decoding.precision import lowered
+from recbole_think.decoding.sampling import SampleOptions, noise_of, sample
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.prompts.batching import prompt_batch
 from tests.small import distinct_codes, taught
@@ -47,6 +48,20 @@ def test_codes_do_not_tie_in_lower_precision():
         rows.copy_(rows[:1] * 20 + 0.01 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)))
     scores = score_items(lowered(model, torch.bfloat16), *given, "level")
     assert len(scores[0].unique()) == N
+
+
+@pytest.mark.parametrize("words", ["few", "most"])
+def test_a_lowered_copy_says_words_nearly_as_the_model_does(words):
+    model, (ids, mask, _, code_tokens) = world()
+    first = int(code_tokens[0][0])
+    only = torch.cat([torch.arange(first if words == "most" else first // 4), *code_tokens])
+    options = SampleOptions(samples=2, max_tokens=3)
+    drawn = [
+        sample(one, ids, mask, options, int(only[0]), noise_of([[0], [1]], options), only)
+        for one in (model, lowered(model, torch.bfloat16))
+    ]
+    assert torch.equal(drawn[0].tokens, drawn[1].tokens)
+    torch.testing.assert_close(drawn[1].log_probs, drawn[0].log_probs, atol=0.1, rtol=0.02)
 
 
 def test_the_model_itself_stays_as_it_was_and_shares_nothing_that_learns():
