@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 
 from recbole_think.corpus.items import ItemText
+from recbole_think.itemic.backbone import tiny
+from recbole_think.itemic.codes import Codes
+from recbole_think.itemic.vocabulary import extend_tokenizer
 from recbole_think.prompts.rationale import (
     Case,
     category_rationale,
@@ -176,6 +179,16 @@ def test_marks_within_a_thought_are_decoded_as_a_question(vocabulary):
     word = vocabulary.encode("War", lead=" ")
     found = decoded([opens, *word, closes], vocabulary, items_by_tokens(vocabulary))
     assert found == ("?", " War", "?")
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_marks_a_backbone_brings_itself_are_decoded_as_a_question_too(special):
+    _, tokenizer = tiny(["War"])
+    tokenizer.add_tokens(["<think>", "</think>"], special_tokens=special)
+    own = extend_tokenizer(tokenizer, Codes(TABLE, SIZES))
+    assert max(own.marks) < own.first
+    ids = [own.marks[0], *own.encode("War", lead=" "), own.marks[1], *own.item_tokens[3]]
+    assert decoded(ids, own, items_by_tokens(own)) == ("?", " War", "?", 4)
 
 
 def test_special_tokens_within_a_thought_are_not_spelt_out(vocabulary):
