@@ -120,7 +120,7 @@ def decoded(ids: Sequence[int], vocabulary: Vocabulary, items_of: Mapping[tuple[
             words.clear()
 
     while place < len(ids):
-        if ids[place] < vocabulary.first:
+        if ids[place] < vocabulary.first and ids[place] not in vocabulary.marks:  # marks may be the backbone's own
             words.append(ids[place])
             place += 1
             continue

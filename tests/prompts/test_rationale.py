@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 
 from recbole_think.corpus.items import ItemText
+from recbole_think.itemic.backbone import tiny
+from recbole_think.itemic.codes import Codes
+from recbole_think.itemic.vocabulary import extend_tokenizer
 from recbole_think.prompts.rationale import (
     Case,
     category_rationale,
@@ -57,8 +60,8 @@ def test_the_target_is_not_its_own_context_however_often_it_was_met():
 
 
 def test_equally_near_items_stand_in_the_order_of_their_ids_wherever_they_were_met():
-    halves = np.repeat(np.float32([[1, 0], [0, 1]]), 200, axis=0)
-    assert nearest(list(range(400, 1, -1)), 1, halves, 999) == tuple(range(2, 401))
+    odd_ones_alike = np.tile(np.float32([[1, 0], [0, 1]]), (50, 1))
+    assert nearest(list(range(100, 1, -1)), 1, odd_ones_alike, 999) == (*range(3, 101, 2), *range(2, 101, 2))
 
 
 def test_nothing_met_is_no_context():
@@ -176,6 +179,16 @@ def test_marks_within_a_thought_are_decoded_as_a_question(vocabulary):
     word = vocabulary.encode("War", lead=" ")
     found = decoded([opens, *word, closes], vocabulary, items_by_tokens(vocabulary))
     assert found == ("?", " War", "?")
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_marks_a_backbone_brings_itself_are_decoded_as_a_question_too(special):
+    _, tokenizer = tiny(["War"])
+    tokenizer.add_tokens(["<think>", "</think>"], special_tokens=special)
+    own = extend_tokenizer(tokenizer, Codes(TABLE, SIZES))
+    assert max(own.marks) < own.first
+    ids = [own.marks[0], *own.encode("War", lead=" "), own.marks[1], *own.item_tokens[3]]
+    assert decoded(ids, own, items_by_tokens(own)) == ("?", " War", "?", 4)
 
 
 def test_special_tokens_within_a_thought_are_not_spelt_out(vocabulary):

@@ -190,16 +190,18 @@ def test_a_backbone_with_marks_of_its_own_may_close_a_thought_and_not_open_anoth
     for special in (True, False):
         _, tokenizer = tiny(["text"])
         tokenizer.add_tokens(["<think>", "</think>"], special_tokens=special)
+        if special:
+            tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
         own = extend_tokenizer(tokenizer, codes)
-        assert max(own.marks) < own.first
+        assert max(own.marks) < own.first and (own.marks[1] in tokenizer.all_special_ids) == special
         words = set(all_words(own).tolist())
         assert own.marks[0] not in words and own.marks[1] in words
         assert {int(token) for level in own.code_tokens for token in level} <= words
 
 
-def test_a_wish_stands_in_the_persons_turn_and_the_chat_is_else_as_it_was():
-    _, vocabulary = taught(distinct_codes(6, (3, 3)), (3, 3))
-    plain, wished = recommendation_frame(vocabulary.tokenizer), instructed_frame(vocabulary, "only cats")
-    text = vocabulary.tokenizer.decode(wished)
-    assert text.index("user") < text.index("only cats") < text.index("assistant")
-    assert vocabulary.tokenizer.decode(plain) == text.replace(" only cats", "")
+def test_codes_stay_sayable_where_the_tokenizer_lists_them_as_special():
+    _, tokenizer = tiny(["text"])
+    own = extend_tokenizer(tokenizer, Codes(distinct_codes(N, SIZES, seed=3), SIZES))
+    tokenizer.add_special_tokens({"additional_special_tokens": [*tokenizer.convert_ids_to_tokens(own.code_tokens[0])]})
+    assert set(own.code_tokens[0].tolist()) <= set(tokenizer.all_special_ids)
+    assert set(own.code_tokens[0].tolist()) <= set(all_words(own).tolist())
