@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 
-from recbole_think.corpus.histories import targets
+from recbole_think.corpus.histories import Histories, targets, without_last
 from recbole_think.prompts.options import OWN
 from recbole_think.shards import ranked_ahead
 from recbole_think.stages.stage import Context, Stage, run_stages
@@ -81,7 +81,10 @@ class ThinkTrainer(Trainer):
         if "enhancement" in wanted:  # trl takes a while to import
             from recbole_think.stages.enhancement import Enhancement
 
-            known.append(Enhancement(options["enhancement"], options["rewards"], self._thinking(), self._held_out))
+            fresh = self.model.histories if options["enhancement"].fresh else None
+            known.append(
+                Enhancement(options["enhancement"], options["rewards"], self._thinking(), self._held_out, fresh)
+            )
         return [stage for stage in known if stage.name in wanted]
 
     def _thinking(self) -> Thinking:
@@ -127,6 +130,16 @@ class ThinkTrainer(Trainer):
 
         return measure
 
+    @property
+    def withholds(self) -> bool:
+        """Whether the last training event of every user is kept for enhancement."""
+        return "enhancement" in self.config["stages"] and self.model.options["enhancement"].fresh
+
+    @property
+    def taught(self) -> Histories:
+        """Training histories as far as supervised stages are taught them."""
+        return without_last(self.model.histories) if self.withholds else self.model.histories
+
     def _filter(self) -> Filter:
         from recbole_think.prompts.filters import Filter
 
@@ -158,7 +171,7 @@ class ThinkTrainer(Trainer):
 
             model = self.model
             self._material = Material(
-                model.vocabulary, model.histories, model.items, model.profiles, self._general(),
+                model.vocabulary, self.taught, model.items, model.profiles, self._general(),
                 model.options["alignment"], model.options["prompts"].max_history, model.seed,
             )  # fmt: skip
         return self._material
@@ -211,13 +224,14 @@ class ThinkTrainer(Trainer):
             folder=Path(self.config["run_folder"]),
             model=model.language_model,
             vocabulary=model.vocabulary,
-            histories=model.histories,
+            histories=self.taught,
             perplexity=self._perplexity,
             validate=lambda users, think: self._score(self._sampled(valid_data, users), think),
             seed=self.config["seed"],
             facts={
                 "data_fingerprint": model.fingerprint,
                 "seed": self.config["seed"],
+                **({"withheld": "last training events"} if self.withholds else {}),
                 **{name: asdict(options[name]) for name in ("itemic", "backbone", "prompts", "alignment")},
             },
             scalar=self.tensorboard.add_scalar,

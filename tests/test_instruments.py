@@ -26,7 +26,7 @@ from tests.small import distinct_codes, taught
 
 N, SIZES, USERS = 14, (4, 4), 24
 TABLE = distinct_codes(N, SIZES, seed=3)
-OPTIONS = DecodeOptions(thoughts=3, thought_tokens=5, num_beams=11, tokens_per_batch=900)
+OPTIONS = DecodeOptions(thoughts=3, thought_tokens=5, thought_beams=4, num_beams=11, tokens_per_batch=900)
 TOPK = [1, 3, 10]
 
 

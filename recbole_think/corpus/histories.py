@@ -47,6 +47,16 @@ def from_pairs(users: np.ndarray, items: np.ndarray, n_users: int) -> Histories:
     return Histories(starts.astype(np.int64), items[order].astype(np.int64))
 
 
+def without_last(histories: Histories, shortest: int = 3) -> Histories:
+    """Histories without the last event of every user who has at least ``shortest``."""
+    lengths = np.diff(histories.starts)
+    last = histories.starts[1:][lengths >= shortest] - 1
+    kept = np.ones(len(histories.items), dtype=bool)
+    kept[last] = False
+    starts = np.concatenate([[0], np.cumsum(lengths - (lengths >= shortest))])
+    return Histories(starts.astype(np.int64), histories.items[kept])
+
+
 def training_histories(dataset) -> Histories:
     """Return the whole training history of every user from RecBole's training data set.
 

@@ -1,9 +1,11 @@
 """Reasoning enhancement (OneRec-Think, "Reasoning Enhancement"): GRPO with rollout-beam rewards, by TRL's trainer.
 
 A step draws a group of rationales for each prompt, follows each with beams of the policy as it is now, and rewards it
-by where it led. Prompts are places of training histories. Of the loss the rationale alone is part, as in the paper;
-rows of words and codes stay as they are. The policy TRL trains is a plain model that shares the layers of ours
-(``dialect.py``): after every step ours is the policy, and validation and the next stage need know nothing of it.
+by where it led. Prompts are the last training events of all users, withheld from the stages before (``fresh``): on
+places the policy knows by heart it learnt which thoughts go with them, and nothing that held for others. Of the loss
+the rationale alone is part, as in the paper; rows of words and codes stay as they are. The policy TRL trains is a plain
+model that shares the layers of ours (``dialect.py``): after every step ours is the policy, and validation and the next
+stage need know nothing of it.
 """
 
 import logging
@@ -22,6 +24,7 @@ from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from recbole_think.artifacts import disk_guard, load_tensors
+from recbole_think.corpus.histories import Histories
 from recbole_think.decoding.sampling import SampleOptions
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
@@ -74,7 +77,7 @@ class Enhancement:
 
     def __init__(
         self, options: EnhancementOptions, rewards: RewardOptions, thinking: Thinking,
-        held_out: Callable[[int, int], HeldOut],
+        held_out: Callable[[int, int], HeldOut], fresh: Histories | None = None,
     ):  # fmt: skip
         """Take what the stage leans on.
 
@@ -83,7 +86,10 @@ class Enhancement:
             rewards: what is rewarded.
             thinking: how the model thinks and answers.
             held_out: (users that choose the checkpoint, further users) -> what measures the reward on the latter.
+            fresh: whole histories, whose last events no stage before was taught: those are the prompts. None = any
+                place of the histories all stages read.
         """
+        self.fresh = fresh
         self.options, self.rewards, self.thinking, self.held_out = options, rewards, thinking, held_out
         kept = {name: getattr(thinking, name) for name in ("longest", "normalize", "max_history", "mask_history")}
         self.leans_on = {"rewards": asdict(rewards), "thinking": kept}
@@ -103,14 +109,16 @@ class Enhancement:
         Raises:
             InputError: no user has two training events.
         """
-        histories, wanted = context.histories, self.options.steps * self.options.prompts
-        users = np.repeat(np.arange(histories.n_users), np.diff(histories.starts))
+        histories, wanted = self.fresh or context.histories, self.options.steps * self.options.prompts
+        lengths = np.diff(histories.starts)
+        users = np.repeat(np.arange(histories.n_users), lengths)
         place = np.arange(len(users)) - histories.starts[users]
-        after_something = np.flatnonzero(place > 0)
-        if not len(after_something):
-            raise InputError("no user has two training events: there is no next item to be rewarded for")
+        among = (place == lengths[users] - 1) & (lengths[users] > 2) if self.fresh else place > 0
+        events = np.flatnonzero(among)
+        if not len(events):
+            raise InputError("no user has enough training events: there is no next item to be rewarded for")
         dice = np.random.default_rng([context.seed, 7000])
-        drawn = [dice.permutation(after_something) for _ in range(-(-wanted // len(after_something)))]
+        drawn = [dice.permutation(events) for _ in range(-(-wanted // len(events)))]
         plan = []
         for event in np.concatenate(drawn)[:wanted].tolist():
             before = histories.items[int(histories.starts[users[event]]) : event]
@@ -120,7 +128,7 @@ class Enhancement:
     def probe(self, context: Context) -> dict[str, Any]:
         """Make two steps and size up the stage by the second: tokens, steps, seconds; the weights are not put back."""
         few = replace(self.options, steps=2, iterations=1, validations=1, valid_users=1, checkpoints=0)
-        stage = Enhancement(few, self.rewards, self.thinking, self.held_out)
+        stage = Enhancement(few, self.rewards, self.thinking, self.held_out, self.fresh)
         with stage.learning(context.model):
             outcome = stage._trained(context)
         seconds = [row["step_seconds"] for row in outcome.curve if "step_seconds" in row][-1]

@@ -146,15 +146,15 @@ class ActivationOptions(WeightOptions):
     source: str = "category"  # who explains: category (the data), self (the aligned model), teacher (a server)
     target_category: bool = False  # category: end with the target's own, as the official code does
     evidence: int = 10  # k: items of the history nearest to the target
-    cited: int = 2  # category: items named
-    kinds: int = 3  # category: what they have in common
+    cited: int = 0  # category: items named
+    kinds: int = 2  # category: what they have in common
     words: str = "auto"  # a thought is made of: taught (what rationales say), all, auto = taught for category
     shortest: int = 2  # tokens of a rationale
     longest: int = 32
-    per_window: int = 2  # places of a window of a history that are explained
+    per_window: int = 20  # places of a window of a history that are explained
     instructed: float = 0.1  # share of the windows that come with a wish: only one kind of item, or few words
     direct: bool = True  # histories go on being learnt as they are answered without thinking
-    rounds: int = 2
+    rounds: int = 1
     epochs: int = 1  # of every round
     unled: str = (
         "direct"  # from round 2, where thoughts do not lead to the target: direct (an empty thought), resample, keep
@@ -163,7 +163,9 @@ class ActivationOptions(WeightOptions):
     judged_thoughts: int = 2  # thoughts that judge this
     judged_beams: int = 5
     rationales: str = ""  # file the answers of self and teacher are kept in; empty = in the cache
+    row_tokens: int = 256
     learning_rate: float = 5e-4
+    row_learning_rate: float = 1e-3
     dropout: float = 0.2
     hidden_dropout: float = 0.2
     attention_dropout: float = 0.2
@@ -234,13 +236,14 @@ class EnhancementOptions(StageOptions):
     block: ClassVar[str] = "enhancement"
 
     steps: int = 30
-    prompts: int = 16  # of a step
+    prompts: int = 64  # of a step
+    fresh: bool = True  # prompts are every user's last training event, which no stage before is taught
     rationales: int = 8  # of a prompt: a group
     beams: int = 16  # of a rationale
     iterations: int = 1  # updates by the same rationales
-    kl: float = 0.001  # weight of the divergence from the policy it began as
+    kl: float = 0.01  # weight of the divergence from the policy it began as
     clip: float = 0.2
-    scale: str = "group"  # rewards by the spread of their: group, batch, none
+    scale: str = "batch"  # rewards by the spread of their: group, batch, none
     temperature: float = 1.0
     passes: int = 1  # forward and backward passes of a step: more need less memory
     learning_rate: float = 1e-4
@@ -261,6 +264,7 @@ class EnhancementOptions(StageOptions):
         self._check(self.rationales >= 2, "rationales", "must be at least 2: a group of one has nothing to compare")
         many = self.prompts * self.rationales
         self._check(many % self.passes == 0, "passes", f"must divide prompts x rationales = {many}")
+        self._check(isinstance(self.fresh, bool), "fresh", "must be true or false")
         self._check(self.scale in ("group", "batch", "none"), "scale", "must be group, batch or none")
         for name in ("kl", "valid_users", "held_out", "least_reward", "learning_rate", "weight_decay", "lora_rank"):
             self._check(getattr(self, name) >= 0, name, "must not be negative")

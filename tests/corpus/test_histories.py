@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from recbole_think.corpus.histories import Histories, fingerprint, from_pairs, repeated_share, targets
+from recbole_think.corpus.histories import Histories, fingerprint, from_pairs, repeated_share, targets, without_last
 from tests.toy import settings, write_toy
 
 
@@ -181,3 +181,10 @@ def test_the_fingerprint_knows_names_and_not_numbers():
         from_pairs(np.array([1, 1, 2]), np.array([2, 1, 3]), 3), valid, test, users=users, items=items
     )
     assert len({first, swapped, reordered}) == 3
+
+
+def test_without_the_last_event_of_those_who_have_three_or_more():
+    whole = from_pairs(np.array([1, 1, 1, 2, 2, 4, 4, 4, 4]), np.array([5, 6, 7, 8, 9, 1, 2, 3, 4]), 5)
+    found = without_last(whole)
+    assert [found.of(user).tolist() for user in range(5)] == [[], [5, 6], [8, 9], [], [1, 2, 3]]
+    assert found.n_users == whole.n_users

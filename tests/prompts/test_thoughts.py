@@ -205,3 +205,11 @@ def test_codes_stay_sayable_where_the_tokenizer_lists_them_as_special():
     tokenizer.add_special_tokens({"additional_special_tokens": [*tokenizer.convert_ids_to_tokens(own.code_tokens[0])]})
     assert set(own.code_tokens[0].tolist()) <= set(tokenizer.all_special_ids)
     assert set(own.code_tokens[0].tolist()) <= set(all_words(own).tolist())
+
+
+def test_a_wish_stands_in_the_persons_turn_and_the_chat_is_else_as_it_was():
+    _, vocabulary = taught(distinct_codes(6, (3, 3)), (3, 3))
+    plain, wished = recommendation_frame(vocabulary.tokenizer), instructed_frame(vocabulary, "only cats")
+    text = vocabulary.tokenizer.decode(wished)
+    assert text.index("user") < text.index("only cats") < text.index("assistant")
+    assert vocabulary.tokenizer.decode(plain) == text.replace(" only cats", "")

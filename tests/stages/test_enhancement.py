@@ -6,6 +6,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
+from recbole_think.corpus.histories import without_last
 from recbole_think.errors import InputError
 from recbole_think.stages import enhancement
 from recbole_think.stages.enhancement import RewardTrainer, Stop
@@ -220,3 +221,16 @@ def test_weights_of_rewards_add_up(tmp_path, activated):
     assert outcome.figures["rewards"] == {"hit": 2.0, "form": 1.0}
     [reward], [hits] = curve_of(outcome, "reward"), curve_of(outcome, "hit_rate")
     assert reward == pytest.approx(2 * hits + 1, abs=0.05)
+
+
+def test_fresh_prompts_are_last_events_that_were_withheld(tmp_path, activated):
+    whole = coins(n_users=6, length=4)
+    made = thinker(tmp_path, histories=without_last(whole))
+    stage = made.enhancement(steps=3, prompts=4)
+    stage.fresh = whole
+    plan = stage.plan(made.context)
+    last = {tuple(whole.of(user)[:-1].tolist()): int(whole.of(user)[-1]) for user in range(1, 7)}
+    assert len(plan) == 12
+    for shown, target, before in plan:
+        assert last[tuple(before.tolist())] == target and shown.tolist() == before.tolist()[-4:]
+    assert {tuple(before.tolist()) for _, _, before in plan[:6]} == set(last), "each once before any comes again"
