@@ -183,8 +183,8 @@ def tables(outcome: dict[str, Any]) -> str:
             f"One batch, {setting['rationales']} rationales a prompt, {setting['beams']} beams each; seconds of rollout"
             " + reward + update:", "",
             "| layers | prompts | precision | ours | TRL's own | ratio (target 6) | roofline |"
-            " of an update that reads prompts anew | ours over the roofline (target 4) | of the parts"
-            " | tokens of a rationale, ours and TRL's | same beams, overlap |",
+            " of an update that reads prompts anew | ours over the roofline (target 4) | of the parts |"
+            " tokens of a rationale, ours and TRL's | same beams, overlap |",
             "|---" * 12 + "|", *map(batch_row, outcome["batch"]), "",
         ]  # fmt: skip
     return "\n".join(said)
