@@ -24,7 +24,7 @@ from recbole_think.prompts.thinking import all_words, given_thought
 from recbole_think.ranker import Ranker, Thought
 from tests.small import distinct_codes, taught
 
-N, SIZES, USERS = 14, (4, 4), 24
+N, SIZES, USERS = 14, (4, 4), 23
 TABLE = distinct_codes(N, SIZES, seed=3)
 OPTIONS = DecodeOptions(thoughts=3, thought_tokens=5, thought_beams=4, num_beams=11, tokens_per_batch=900)
 TOPK = [1, 3, 10]
@@ -239,10 +239,11 @@ def test_the_gain_in_likelihood_is_that_of_the_target_read_anew_after_every_thou
 
 
 def test_the_figures_about_thoughts_are_those_of_the_thoughts_of_the_ranker():
-    found, ranker, sample, options = measured()
+    found, ranker, sample, options = measured("red", "box", thought_tokens=30)
     thoughts = ranker.think(sample.prompts, sample.mask_of, options, torch.float32)
     every = [one for of_user in thoughts for one in of_user]
     lengths = [len(one.ids) for one in every]
+    assert len(set(lengths)) > 5
     assert found["thought_tokens"]["mean"] == pytest.approx(np.mean(lengths))
     assert found["thought_tokens"]["p95"] == pytest.approx(np.percentile(lengths, 95))
     assert found["closed"] == pytest.approx(np.mean([one.closed for one in every]))
@@ -251,7 +252,7 @@ def test_the_figures_about_thoughts_are_those_of_the_thoughts_of_the_ranker():
     assert found["legality"] == 1.0 and found["cost_ratio"] > 0
 
 
-def test_answers_that_name_no_item_lower_the_legality_and_none_of_before_are_counted():
+def test_answers_counted_before_are_no_part_of_the_legality():
     ranker = ranker_saying()
     sample = sample_of(ranker)
     ranker.count(1000, 1000)
@@ -263,6 +264,8 @@ def test_p_values_are_those_of_the_lists_at_10_or_at_the_longest_there_is():
     assert set(found["p_value"]) == set(found["p_value_other_user"]) == {"ndcg@10", "recall@10"}
     short = measure(ranker, sample, options, torch.float32, [1, 3], seed=0)
     assert set(short["p_value"]) == {"ndcg@3", "recall@3"}
+    longer = measure(ranker, sample, options, torch.float32, [1, 10, 12], seed=0)
+    assert longer["p_value"] == found["p_value"]
     one = per_user(ranker.rank(sample.prompts, sample.mask_of, options, torch.float32), sample.targets, [3], ["ndcg"])
     direct = replace(options, think=False, num_beams=12)
     other = per_user(ranker.rank(sample.prompts, sample.mask_of, direct, torch.float32), sample.targets, [3], ["ndcg"])
