@@ -30,7 +30,7 @@ class InstrumentOptions:
     users: int = 200  # a fixed sample of the test users; 0 = all
 
     def __post_init__(self):
-        check(self.users >= 0, f"instruments.users must be 0 (all) or more, got {self.users}")
+        check(self.users == 0 or self.users >= 2, f"instruments.users must be 0 (all) or at least 2, got {self.users}")
 
 
 @dataclass(frozen=True)
