@@ -86,7 +86,7 @@ def train(
     """Train what learns in ``context.model`` on the plan, ending with the weights validation liked best.
 
     Args:
-        name: of the stage.
+        name: of the stage, or of a folder within its own.
         context: what every stage is given.
         options: of the stage.
         plan: every step's batch.
@@ -106,11 +106,11 @@ def train(
             data_collator=lambda batches: batches[0],  # a planned batch is already whole
             callbacks=[best],
             vocabulary=context.vocabulary,
-            stage=name,
+            stage=options.block,
             options=options,
             words=words,
         )
-        use_bar(trainer, name, context.show_progress)
+        use_bar(trainer, options.block, context.show_progress)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     load_weights(context.model, load_tensors(folder / BEST))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
