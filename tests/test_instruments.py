@@ -279,5 +279,5 @@ def test_what_is_measured_is_measured_again_alike():
 
 
 def test_fewer_users_than_none_are_refused():
-    with pytest.raises(InputError, match=r"instruments\.users must be 0 \(all\) or more, got -1"):
+    with pytest.raises(InputError, match=r"instruments\.users must be 0 \(all\) or at least 2, got -1"):
         InstrumentOptions(users=-1)
