@@ -21,7 +21,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# one after the other, on a machine with nothing else to do; about an hour on two cores
+# one after the other, on a machine with nothing else to do; some two hours on two cores
 bench: $(READY)
 	$(BIN)/python benchmarks/trie.py
 	$(BIN)/python benchmarks/sasrec.py

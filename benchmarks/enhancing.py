@@ -32,7 +32,8 @@ from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.tasks import recommendation_frame, recommendation_prompt
 from recbole_think.prompts.thinking import thought_prompt
 from recbole_think.stages.dialect import Dialect, dialect_of, spoken_model
-from recbole_think.stages.enhancement import Enhancement, Thinking, arguments
+from recbole_think.stages.enhancement import Enhancement, Thinking
+from recbole_think.stages.grpo import arguments
 from recbole_think.stages.options import EnhancementOptions
 from recbole_think.stages.progress import use_bar
 from recbole_think.stages.rewards import RewardOptions

@@ -20,7 +20,7 @@ from recbole_think.ranker import MaskOf, Ranker, Thought
 
 RESAMPLES = 10_000
 WEAK = 0.05  # a p-value above this tells nothing
-CONSTANT = 0.1  # at most this share of thoughts distinct: they hardly depend on who they are about
+CONSTANT = 0.1  # at most this share of thoughts distinct: few, and perhaps not about anybody
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,10 @@ def measure(
         citation_validity, closed, distinct_thoughts, thought_tokens, cost_ratio; p_value of thinking against its
         twin, and against another user's thoughts; notes.
     """
-    count = options.thoughts
-    direct = replace(options, think=False, num_beams=count * options.thought_beams)
+    thoughtful = replace(options, think=True)
+    direct = replace(options, think=False, num_beams=thoughtful.candidates)
     ranker.take_illegal_rate()
-    thinking, thinking_s = _timed(
-        lambda: ranker.rank(sample.prompts, sample.mask_of, replace(options, think=True), dtype)
-    )
+    thinking, thinking_s = _timed(lambda: ranker.rank(sample.prompts, sample.mask_of, thoughtful, dtype))
     legality = 1 - ranker.take_illegal_rate()
     twin, twin_s = _timed(lambda: ranker.rank(sample.prompts, sample.mask_of, direct, dtype))
     thoughts = ranker.think(sample.prompts, sample.mask_of, options, dtype, sample.targets)
@@ -80,29 +78,38 @@ def measure(
         "other_user": _of_others(ranker, sample, thoughts, options, dtype),
     }
     scores = {name: per_user(ranked, sample.targets, topk, metrics) for name, ranked in lists.items()}
-    after = np.array([[thought.log_prob for thought in of_user] for of_user in thoughts])
-    gains = after.mean(1) - ranker.log_probs(sample.prompts, sample.targets, direct, dtype)
-    every = [thought for of_user in thoughts for thought in of_user]
-    lengths = np.array([len(thought.ids) for thought in every])
     found: dict[str, Any] = {
         "n_users": len(sample.prompts),
-        "candidates": {"thoughts": count, "beams_each": options.thought_beams, "twin_beams": direct.num_beams},
-        **{name: {key: round(float(values.mean()), 6) for key, values in of.items()} for name, of in scores.items()},
-        "dll": {
-            "mean": float(gains.mean()), "standard_error": float(gains.std(ddof=1) / np.sqrt(len(gains))),
-            "share_positive": float((gains > 0).mean()),
+        "candidates": {
+            "thoughts": options.thoughts, "beams_each": options.thought_beams, "twin_beams": direct.num_beams,
         },
+        **{name: {key: round(float(values.mean()), 6) for key, values in of.items()} for name, of in scores.items()},
+        "dll": _gain(thoughts, ranker.log_probs(sample.prompts, sample.targets, direct, dtype)),
         "legality": legality,
         "citation_validity": citation_validity(ranker, sample, thoughts),
-        "closed": float(np.mean([thought.closed for thought in every])),
-        "distinct_thoughts": len({tuple(thought.ids) for thought in every}) / len(every),
-        "thought_tokens": {"mean": float(lengths.mean()), "p95": float(np.percentile(lengths, 95))},
+        **_shape([thought for of_user in thoughts for thought in of_user]),
         "cost_ratio": thinking_s / max(twin_s, 1e-9),
         "p_value": _p_values(scores["thinking"], scores["twin"], topk, seed),
         "p_value_other_user": _p_values(scores["thinking"], scores["other_user"], topk, seed),
     }  # fmt: skip
-    found["notes"] = notes(found)
-    return found
+    return {**found, "notes": notes(found)}
+
+
+def _gain(thoughts: Sequence[Sequence[Thought]], direct: np.ndarray) -> dict[str, float]:
+    """How much likelier the target is after a thought than without, in nats; mean over the thoughts of a user."""
+    gains = np.array([[thought.log_prob for thought in of_user] for of_user in thoughts]).mean(1) - direct
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
+    return {"mean": float(gains.mean()), "standard_error": error, "share_positive": float((gains > 0).mean())}
+
+
+def _shape(every: Sequence[Thought]) -> dict[str, Any]:
+    """How thoughts look from outside."""
+    lengths = np.array([len(thought.ids) for thought in every])
+    return {
+        "closed": float(np.mean([thought.closed for thought in every])),
+        "distinct_thoughts": len({tuple(thought.ids) for thought in every}) / len(every),
+        "thought_tokens": {"mean": float(lengths.mean()), "p95": float(np.percentile(lengths, 95))},
+    }
 
 
 def per_user(
@@ -161,11 +168,11 @@ def notes(found: dict[str, Any]) -> list[str]:
             "no difference from the twin without" if p > WEAK else ("thinking helps" if gain > 0 else "thinking hurts")
         )
         told.append(f"{metric}: {word} ({gain:+.4f}, p = {p:.3f})")
+    same = all(p > WEAK for p in found["p_value_other_user"].values())
+    few = f"only {found['distinct_thoughts']:.1%} of the thoughts are distinct"
     if found["distinct_thoughts"] <= CONSTANT:
-        told.append(
-            f"only {found['distinct_thoughts']:.1%} of the thoughts are distinct: they hardly depend on the user"
-        )
-    if all(p > WEAK for p in found["p_value_other_user"].values()):
+        told.append(f"{few}: they hardly depend on the user" if same else f"{few}, yet another user's do worse")
+    if same:
         told.append("another user's thoughts do as well: what is thought about this user carries nothing")
     if found["dll"]["mean"] + 2 * found["dll"]["standard_error"] < 0:
         told.append("after a thought the true item is less likely than without (dLL < 0)")

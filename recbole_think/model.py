@@ -17,15 +17,14 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
 from recbole_think.artifacts import read_json, require_same, write_json
-from recbole_think.blocks import BLOCKS, STAGES, settle
+from recbole_think.blocks import BLOCKS, settle
 from recbole_think.corpus.histories import Histories, training_histories
-from recbole_think.corpus.items import read_items, read_rows
-from recbole_think.corpus.users import read_profiles, require_known
-from recbole_think.errors import InputError
+from recbole_think.corpus.items import read_items
+from recbole_think.corpus.users import read_profiles
+from recbole_think.inputs import atomic_file, require_inputs
 from recbole_think.itemic import exchange
 from recbole_think.itemic.codes import Codes, health
-from recbole_think.options import near_hint, read_options
-from recbole_think.prompts.options import OWN
+from recbole_think.options import read_options
 
 if TYPE_CHECKING:
     from recbole_think.ranker import MaskOf, Thought
@@ -81,41 +80,7 @@ class OneRecThink(SequentialRecommender):
 
     settle = staticmethod(settle)
 
-    @staticmethod
-    def require_inputs(config) -> None:
-        """Check options and files before anything is written.
-
-        Raises:
-            InputError: an option or a file that cannot be used.
-        """
-        blocks = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
-        for stage in config["stages"]:
-            if stage not in STAGES:
-                raise InputError(f"unknown stage {stage!r}{near_hint(stage, STAGES)}; stages: {', '.join(STAGES)}")
-        if config["stages_from"] and not (Path(config["stages_from"]) / "config.json").is_file():
-            raise InputError(
-                f"stages_from={config['stages_from']!r} is no run folder (no config.json): name one, or leave it out"
-            )
-        decode = replace(blocks["decode"], think=blocks["decode"].think and "activation" in config["stages"])
-        name = "thought_beams" if decode.think else "num_beams"
-        beams, longest = decode.shortest_list, max(config["topk"])
-        if beams < longest:
-            raise InputError(
-                f"decode.{name}={beams} cannot fill a top-{longest} list: set decode.{name} >= {longest}, or lower topk"
-            )
-        for phase, mode in config["eval_args"]["mode"].items():
-            if mode != "full":
-                raise InputError(
-                    f"eval_args.mode={mode!r} ({phase}): a generative model names items out of the whole catalogue; "
-                    f"set eval_args.mode=full"
-                )
-        path = atomic_file(config, "item")
-        if path.parent.is_dir():  # absent: RecBole is about to download it
-            read_rows(path, config["ITEM_ID_FIELD"])
-        users = atomic_file(config, "user")
-        if users.is_file():
-            require_known(users, config["USER_ID_FIELD"], atomic_file(config, "inter"))
-        _require_sources(blocks, config["stages"])
+    require_inputs = staticmethod(require_inputs)
 
     def _read_texts(self, config, dataset):
         raw = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
@@ -289,20 +254,3 @@ class OneRecThink(SequentialRecommender):
     def predict(self, interaction):
         """Sampled evaluation is refused with the configuration; see ``require_inputs``."""
         raise RuntimeError("OneRecThink ranks the whole catalogue; set eval_args.mode=full")
-
-
-def _require_sources(blocks: dict[str, Any], stages: list[str]) -> None:
-    """Check where general text and rationales come from."""
-    if blocks["alignment"].general != OWN:
-        from recbole_think.prompts.general import read_general
-
-        read_general(Path(blocks["alignment"].general))
-    if "activation" in stages and blocks["activation"].source == "teacher":
-        from recbole_think.stages.teaching import require_teacher
-
-        require_teacher(blocks["teacher"])
-
-
-def atomic_file(config, kind: str) -> Path:
-    """Path of the data set's .item, .user or .inter file."""
-    return Path(config["data_path"]) / f"{config['dataset']}.{kind}"

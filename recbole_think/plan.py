@@ -104,7 +104,7 @@ def _staged(trainer, data: Data) -> list[dict[str, Any]]:
     """Plan every stage and train each for a moment."""
     from recbole_think.prompts.alignment import GeneralText
     from recbole_think.prompts.general import questions
-    from recbole_think.stages.training import probe
+    from recbole_think.stages.probing import probe
 
     options = trainer.model.options["alignment"]
     if options.general == OWN:  # answers are made by the run itself; their length is what counts here

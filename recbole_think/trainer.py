@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recbole_think.prompts.filters import Filter
     from recbole_think.prompts.material import Material
     from recbole_think.ranker import Thought
+    from recbole_think.stages.activation import Means
     from recbole_think.stages.enhancement import Thinking
     from recbole_think.stages.held_out import HeldOut
     from recbole_think.stages.sources import Source
@@ -72,11 +73,7 @@ class ThinkTrainer(Trainer):
             TokenWarmup(options["token_warmup"], self.material, self._judge),
             MultiTask(options["multi_task"], self.material, self._judge),
             Recommendation(options["recommendation"], options["prompts"].max_history),
-            Activation(
-                options["activation"], options["prompts"].max_history, self._source, self.model.item_vectors,
-                self._filter(), self._think, self.model.ranker.words,
-                {name: asdict(options[name]) for name in ("decode", "teacher")},
-            ),
+            Activation(options["activation"], options["prompts"].max_history, self._means()),
         ]  # fmt: skip
         if "enhancement" in wanted:  # trl takes a while to import
             from recbole_think.stages.enhancement import Enhancement
@@ -86,6 +83,13 @@ class ThinkTrainer(Trainer):
                 Enhancement(options["enhancement"], options["rewards"], self._thinking(), self._held_out, fresh)
             )
         return [stage for stage in known if stage.name in wanted]
+
+    def _means(self) -> Means:
+        from recbole_think.stages.activation import Means
+
+        model, options = self.model, self.model.options
+        leans_on = {name: asdict(options[name]) for name in ("decode", "teacher")}
+        return Means(self._source, model.item_vectors, self._filter(), self._think, model.ranker.words, leans_on)
 
     def _thinking(self) -> Thinking:
         from recbole_think.stages.enhancement import Thinking
@@ -99,7 +103,6 @@ class ThinkTrainer(Trainer):
     def _held_out(self, choosing: int, measured: int) -> HeldOut:
         """What measures the reward on validation users that do not choose the checkpoint (if there are any others)."""
         from recbole_think.stages.held_out import mean_rewards
-        from recbole_think.stages.rewards import Led
 
         model, options, rewards = self.model, self.model.options["enhancement"], self.model.options["rewards"]
         loader = self.valid_data
@@ -113,20 +116,10 @@ class ThinkTrainer(Trainer):
             thought_beams=options.beams,
         )  # fmt: skip
 
-        table = model.codes.table
-
-        def where_it_led(thought: Thought, target: int) -> Led:
-            items = np.array(thought.items, dtype=np.int64)
-            return Led(
-                table[items - 1], items, target, table[target - 1], options.beams, len(thought.ids),
-                decode.thought_tokens, thought.closed, thought.log_prob or 0.0,
-            )  # fmt: skip
-
         def measure(language_model) -> dict[str, np.ndarray]:
             language_model.eval()
             thought = model.think(asked.prompts, lambda places: model.mask_of(asked.users[places]), decode, wanted)
-            pairs = zip(thought, wanted.tolist(), strict=True)
-            return mean_rewards([[where_it_led(one, target) for one in of_user] for of_user, target in pairs], rewards)
+            return mean_rewards(thought, wanted, model.codes.table, decode, rewards)
 
         return measure
 

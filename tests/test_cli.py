@@ -83,6 +83,8 @@ SAS = ["--model=SASRec", "--dataset=toy", "--data_path=data"]
         ([*THINK, "--stages=[recomendation]"], "unknown stage 'recomendation'; did you mean recommendation"),
         ([*THINK, "--stages=recommendation"], "stages must be a list"),
         ([*THINK, "--stages=3"], "stages must be a list"),
+        ([*THINK, "--stages=[recommendation,enhancement]"], "name activation as well"),
+        ([*THINK, "--stages_from=nowhere"], "is no run folder"),
         ([*THINK, "--recommendation.epochs=many"], "recommendation.epochs must be int"),
         ([*THINK, "--recommendation.epochs="], "recommendation.epochs must be int"),
         ([*THINK, "--epochs=3"], "recommendation.epochs"),

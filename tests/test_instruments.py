@@ -155,9 +155,10 @@ def test_notes_say_whether_thinking_helps_or_hurts_and_only_where_the_difference
 
 @pytest.mark.parametrize(("distinct", "said"), [(0.01, True), (0.1, True), (0.11, False)])
 def test_notes_flag_thoughts_that_are_hardly_distinct(distinct, said):
-    told = notes(found_with(distinct_thoughts=distinct))
-    assert any("of the thoughts are distinct: they hardly depend on the user" in note for note in told) == said
-    assert any(note.startswith(f"only {distinct:.1%} ") for note in told) == said
+    for another, meaning in ((0.5, ": they hardly depend on the user"), (0.001, ", yet another user's do worse")):
+        p_values = {"ndcg@10": another, "recall@10": another}
+        told = notes(found_with(distinct_thoughts=distinct, p_value_other_user=p_values))
+        assert (f"only {distinct:.1%} of the thoughts are distinct{meaning}" in told) == said
 
 
 @pytest.mark.parametrize(("ndcg", "recall", "said"), [(1.0, 1.0, True), (0.06, 0.2, True), (0.05, 0.9, False)])

@@ -18,7 +18,7 @@ from recbole_think.itemic.codes import Codes
 from recbole_think.prompts.filters import Filter
 from recbole_think.prompts.thinking import taught_words
 from recbole_think.ranker import Ranker
-from recbole_think.stages.activation import Activation
+from recbole_think.stages.activation import Activation, Means
 from recbole_think.stages.enhancement import Enhancement, Thinking
 from recbole_think.stages.options import ActivationOptions, EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
@@ -83,7 +83,8 @@ class Thinker:
             }
         )  # fmt: skip
         judging = Filter(ITEMS, self.ranker.vocabulary, options.shortest, options.longest)
-        return Activation(options, MAX_HISTORY, lambda: self.source, vectors, judging, self.think, self.ranker.words)
+        means = Means(lambda: self.source, vectors, judging, self.think, self.ranker.words, {})
+        return Activation(options, MAX_HISTORY, means)
 
     def enhancement(self, rewards: RewardOptions | None = None, held_out=None, **more) -> Enhancement:
         options = EnhancementOptions(

@@ -11,8 +11,8 @@ without thinking is the same model and not one that has forgotten how.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,10 @@ from recbole_think.prompts.tasks import (
     recommendation_prompt,
 )
 from recbole_think.prompts.thinking import briefly, instructed_frame, only, thought_branch, thoughtful
-from recbole_think.stages.adapters import adapted
-from recbole_think.stages.dropping import dropping
 from recbole_think.stages.options import ActivationOptions
 from recbole_think.stages.sources import Source
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
-from recbole_think.stages.training import BatchPlan, freeze_words, into_batches, train
+from recbole_think.stages.training import BatchPlan, into_batches, layers_learning, train, up_to
 
 log = logging.getLogger(__name__)
 DONE = "done.json"
@@ -59,41 +57,39 @@ class Taught:
     instruction: str = ""  # a wish of the person's
 
 
+@dataclass(frozen=True)
+class Means:
+    """What activation is given besides its options."""
+
+    source: Callable[[], Source]  # who explains; asked for when the stage runs
+    vectors: Callable[[], np.ndarray]  # float32 [n, d], unit rows: what "nearest" means
+    filter: Filter  # which rationales may be learnt from
+    think: Callable[[list[np.ndarray], DecodeOptions], list]  # prompts -> thoughts of each (``Ranker.think``)
+    words: Tensor  # int64 [W], tokens a thought may be made of
+    leans_on: Mapping[str, Any]  # options of others that decide what is learnt, and which weights are kept
+
+
 class Activation:
     """The stage."""
 
     name = "activation"
 
-    def __init__(
-        self, options: ActivationOptions, max_history: int, source: Callable[[], Source],
-        vectors: Callable[[], np.ndarray], judging: Filter, think: Callable[[list[np.ndarray], DecodeOptions], list],
-        words: Tensor, leans_on: Mapping[str, Any] | None = None,
-    ):  # fmt: skip
+    def __init__(self, options: ActivationOptions, max_history: int, means: Means):
         """Take what the stage leans on.
 
         Args:
             options: of the stage.
             max_history: latest items a prompt shows.
-            source: who explains; asked for when the stage runs.
-            vectors: float32 [n, d], unit rows: what "nearest" means.
-            judging: which rationales may be learnt from.
-            think: prompts -> thoughts of each (``Ranker.think``).
-            words: int64 [W], tokens a thought may be made of.
-            leans_on: options of others that decide what is learnt, and which weights are kept.
+            means: who explains, who judges, and how the model thinks.
         """
-        self.leans_on = dict(leans_on or {})
-        self.options, self.max_history, self.source, self.vectors = options, max_history, source, vectors
-        self.filter, self.think, self.words = judging, think, words
+        self.options, self.max_history, self.means = options, max_history, means
+        self.filter, self.leans_on = means.filter, dict(means.leans_on)
         self.counts: Counter[str] = Counter()
         self.costs: dict[str, float] = {}  # of the source, in the process that asked it
 
-    @contextmanager
-    def learning(self, model: Any) -> Iterator[None]:
+    def learning(self, model: Any) -> AbstractContextManager:
         """Let everything learn but the rows of words, or adapters in its place; dropout in the layers."""
-        options = self.options
-        freeze_words(model)
-        with adapted(model, options.lora_rank), dropping(model, options.hidden_dropout, options.attention_dropout):
-            yield
+        return layers_learning(model, self.options)
 
     def plan(self, context: Context) -> BatchPlan:
         """Batches of the first round."""
@@ -130,7 +126,7 @@ class Activation:
         with self.learning(context.model):
             outcome = train(
                 f"{self.name}/{CHECKPOINTS}/{folder.name}", context, self.options, plan,
-                lambda: context.validate(users, True), self.words,
+                lambda: context.validate(users, True), self.means.words,
             )  # fmt: skip
         leaking = sum(self.filter.leaks(self._pieces(one.thought), one.case) for one in learnt if one.thought)
         outcome.figures = {**judged, "learnt": sum(bool(one.thought) for one in learnt), "leaking": leaking,
@@ -144,7 +140,7 @@ class Activation:
         Explained once, by whoever explains as it is when the stage begins; kept until the stage has finished.
         """
         options, vocabulary = self.options, context.vocabulary
-        frame, vectors = recommendation_frame(vocabulary.tokenizer), self.vectors()
+        frame, vectors = recommendation_frame(vocabulary.tokenizer), self.means.vectors()
         examples: list[Example] = []
         taught: list[Taught] = []
         for epoch in range(options.epochs):
@@ -170,7 +166,7 @@ class Activation:
     def _accepted(self, context: Context, taught: list[Taught]) -> dict[str, Any]:
         """Ask the source about every case and filter what it says."""
         context.model.eval()
-        source = self.source()
+        source = self.means.source()
         given = source.explain([one.case for one in taught])
         counts, thoughts, wishes = Counter[str](), [], []
         dice = np.random.default_rng([context.seed, 6100])
@@ -205,7 +201,7 @@ class Activation:
         wished = [one for one in taught if one.instruction]
         asked = [one for one in taught if one.thought is not None and not one.instruction]
         prompts = [recommendation_prompt(frame, context.vocabulary, np.array(one.case.history)) for one in asked]
-        thoughts = self.think(prompts, options.judging)
+        thoughts = self.means.think(prompts, options.judging)
         learnt, missed = [], []
         for one, of_case in zip(asked, thoughts, strict=True):
             hit = next((thought for thought in of_case if one.case.target in thought.items), None)
@@ -248,10 +244,7 @@ class Activation:
         rows = packed_rows(whole, shared, options.row_tokens) + packed_rows(wished, 0, options.row_tokens)
         order = np.random.default_rng(6200).permutation(len(rows)).tolist()
         batches = into_batches([rows[place] for place in order], options.tokens_per_batch)
-        if options.tokens:
-            read = np.cumsum([sum(row.tokens for row in batch) for batch in batches])
-            batches = batches[: max(1, int((read <= options.tokens).sum()))]
-        return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
+        return BatchPlan(up_to(batches, options.tokens), vocabulary.tokenizer.pad_token_id)
 
     def _wish(self, vocabulary: Vocabulary, one: Taught) -> Example:
         """A history in a chat that holds the wish; nothing but the thought and the answer is learnt of it."""

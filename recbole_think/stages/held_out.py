@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from recbole_think.decoding.options import DecodeOptions
 from recbole_think.stages.rewards import REWARDS, Led, RewardOptions
 
 HeldOut = Callable[[Any], dict[str, np.ndarray]]  # language model -> by reward, float64 [U], mean of a user's thoughts
@@ -27,10 +28,33 @@ def compared(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     }  # fmt: skip
 
 
-def mean_rewards(led: Sequence[Sequence[Led]], options: RewardOptions) -> dict[str, np.ndarray]:
-    """Mean over the thoughts of each user, of the total as weighed and of every reward: float64 [U] each."""
+def mean_rewards(
+    thoughts: Sequence[Sequence[Any]], targets: np.ndarray, table: np.ndarray, decode: DecodeOptions,
+    options: RewardOptions,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Mean over the thoughts of each user, of the total as weighed and of every reward: float64 [U] each.
+
+    Args:
+        thoughts: of each user (``Ranker.think``), with the log-probability of the target.
+        targets: int64 [U], RecBole ids.
+        table: int64 [n, L], codes of the catalogue.
+        decode: how was thought.
+        options: weights.
+    """
     functions = {"total": options.total, **REWARDS}
+    led = [
+        [_led(thought, target, table, decode) for thought in of_user]
+        for of_user, target in zip(thoughts, targets.tolist(), strict=True)
+    ]
     return {
         name: np.array([float(np.mean([reward(one) for one in of_user])) for of_user in led])
         for name, reward in functions.items()
     }
+
+
+def _led(thought: Any, target: int, table: np.ndarray, decode: DecodeOptions) -> Led:
+    items = np.array(thought.items, dtype=np.int64)
+    return Led(
+        codes=table[items - 1], items=items, target=target, target_codes=table[target - 1], beams=decode.thought_beams,
+        tokens=len(thought.ids), longest=decode.thought_tokens, closed=thought.closed, log_prob=thought.log_prob,
+    )  # fmt: skip

@@ -255,7 +255,7 @@ class EnhancementOptions(StageOptions):
     held_out: int = 500  # further validation users, whose reward is measured before and after; 0 = not measured
     held_out_rationales: int = 4  # thoughts of each
     most_kl: float = 1.0  # nats a token; beyond it training stops
-    least_reward: float = 0.5  # share of its first mean reward; below it training stops
+    least_reward: float = 0.5  # training stops where the mean reward has lost more than 1 - this of its first size
 
     def __post_init__(self):
         super().__post_init__()

@@ -5,8 +5,7 @@ all training histories, loss on itemic tokens alone, and a softmax over the code
 whole vocabulary, since a trie will never let a word follow there. Word rows stay frozen.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,9 @@ from recbole_think.corpus.histories import windows
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import Row, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame
-from recbole_think.stages.adapters import adapted
-from recbole_think.stages.dropping import dropping
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import Context, Outcome
-from recbole_think.stages.training import BatchPlan, freeze_words, into_batches, train
+from recbole_think.stages.training import BatchPlan, into_batches, layers_learning, train, up_to
 
 
 class Recommendation:
@@ -46,18 +43,11 @@ class Recommendation:
             if not examples:
                 raise InputError("no user has two training events: there is no transition to learn from")
             batches += into_batches(packed_rows(examples, len(frame), options.row_tokens), options.tokens_per_batch)
-        if options.tokens:
-            read = np.cumsum([sum(row.tokens for row in batch) for batch in batches])
-            batches = batches[: max(1, int((read <= options.tokens).sum()))]
-        return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
+        return BatchPlan(up_to(batches, options.tokens), vocabulary.tokenizer.pad_token_id)
 
-    @contextmanager
-    def learning(self, model: Any) -> Iterator[None]:
+    def learning(self, model: Any) -> AbstractContextManager:
         """Let everything learn but the rows of words, or adapters in its place; dropout in the layers."""
-        options = self.options
-        freeze_words(model)
-        with adapted(model, options.lora_rank), dropping(model, options.hidden_dropout, options.attention_dropout):
-            yield
+        return layers_learning(model, self.options)
 
     def run(self, context: Context) -> Outcome:
         """Fine-tune on every transition of the training histories; keep the weights validation liked best."""

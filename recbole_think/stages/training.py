@@ -4,23 +4,24 @@ A plan holds every optimizer step's batch in order, so that schedules count step
 the very batch it missed. Validation picks the weights that are kept.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 
 from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
 from recbole_think.prompts.batching import Row, packed_batch
+from recbole_think.stages.adapters import adapted
 from recbole_think.stages.attention import folded
 from recbole_think.stages.checkpoints import last_checkpoint, spacing, whole_checkpoint
 from recbole_think.stages.compiling import compiled, worth_it
+from recbole_think.stages.dropping import dropping
 from recbole_think.stages.loss import token_loss
 from recbole_think.stages.options import TrainingOptions, WeightOptions
 from recbole_think.stages.precision import choose
@@ -72,6 +73,27 @@ def recomputed(model: Any, wanted: bool) -> Iterator[None]:
             model.gradient_checkpointing_disable()
 
 
+def up_to(batches: list[list[Row]], tokens: int) -> list[list[Row]]:
+    """The first batches, as many as hold ``tokens`` real tokens in all (at least one); all of them for 0."""
+    if not tokens:
+        return batches
+    read = np.cumsum([sum(row.tokens for row in batch) for batch in batches])
+    return batches[: max(1, int((read <= tokens).sum()))]
+
+
+@contextmanager
+def layers_learning(model: Any, options: Any) -> Iterator[None]:
+    """Let everything learn but the rows of words, or adapters in its place; dropout in the layers.
+
+    Args:
+        model: causal LM with itemic rows.
+        options: with ``lora_rank``, ``hidden_dropout`` and ``attention_dropout``.
+    """
+    freeze_words(model)
+    with adapted(model, options.lora_rank), dropping(model, options.hidden_dropout, options.attention_dropout):
+        yield
+
+
 def freeze_words(model: Any) -> None:
     """Let everything learn but the rows of words, in and out."""
     model.requires_grad_(True)
@@ -115,50 +137,6 @@ def train(
     load_weights(context.model, load_tensors(folder / BEST))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
-
-
-def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan, seconds: float) -> float:
-    """Train for about ``seconds`` and return seconds per token; nothing is kept.
-
-    Args:
-        name: of the stage.
-        context: what every stage is given; its folder is written to.
-        options: of the stage.
-        plan: every step's batch.
-        seconds: when to stop; at least two steps are made, of which the first, which sets up, does not count.
-    """
-    watch = StopWatch(seconds)
-    options = replace(options, checkpoints=0)
-    trainer = TokenTrainer(
-        model=context.model, args=arguments(options, context, context.folder / name, len(plan)), train_dataset=plan,
-        data_collator=lambda batches: batches[0], callbacks=[watch], vocabulary=context.vocabulary, stage=name,
-        options=options,
-    )  # fmt: skip
-    use_bar(trainer, name, shown=False)
-    # a moment is too short for ``auto``
-    with (
-        recomputed(context.model, options.gradient_checkpointing),
-        folded(context.model),
-        compiled(context.model, options.compile == "always"),
-    ):
-        trainer.train()
-    done = len(watch.ends)
-    spent = watch.ends[-1] - (watch.ends[0] if done > 1 else watch.begin)
-    read = plan.batches[1:done] if done > 1 else plan.batches[:1]
-    return spent / sum(row.tokens for batch in read for row in batch)
-
-
-class StopWatch(TrainerCallback):
-    """Notes when each step ends, and stops the training after a while."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self.begin, self.ends = seconds, time.perf_counter(), list[float]()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Stop when the time is over."""
-        self.ends.append(time.perf_counter())
-        if len(self.ends) > 1 and self.ends[-1] - self.begin > self.seconds:
-            control.should_training_stop = True
 
 
 class LeanCheckpoints(Trainer):

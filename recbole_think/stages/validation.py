@@ -19,10 +19,14 @@ log = logging.getLogger(__name__)
 class BestWeights(TrainerCallback):
     """Validates at planned steps, and keeps the weights that scored best."""
 
-    def __init__(self, context: Context, validate: Callable[[], float], validations: int, folder: Path, steps: int):
+    def __init__(
+        self, context: Context, validate: Callable[[], float], validations: int, folder: Path, steps: int,
+        at_start: bool = False,
+    ):  # fmt: skip
         self.context, self.validate, self.folder = context, validate, folder
         self.stage = folder.relative_to(context.folder).parts[0]
         self.when = {round(steps * (i + 1) / validations) for i in range(validations)}
+        self.at_start = at_start  # the weights training begins with are among those to choose from
         self.path = folder / "validation.json"
 
     @property
@@ -35,10 +39,17 @@ class BestWeights(TrainerCallback):
         """Best validation score so far."""
         return max(self.scores.values(), default=float("-inf"))
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Validate what training begins with, if that is asked for and it does not go on from later."""
+        if self.at_start and state.global_step == 0:
+            self._compare(state)
+
     def on_step_end(self, args, state, control, **kwargs):
         """Validate, and keep the weights if they are the best."""
-        if state.global_step not in self.when:
-            return
+        if state.global_step in self.when:
+            self._compare(state)
+
+    def _compare(self, state) -> None:
         model = self.context.model
         model.eval()
         try:

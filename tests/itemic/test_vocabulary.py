@@ -112,7 +112,7 @@ def test_rows_beside_the_words_are_a_resized_model(tied, spare):
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_gradients_reach_the_rows_and_not_the_frozen_words(tied):
-    from recbole_think.stages.recommendation import freeze_words
+    from recbole_think.stages.training import freeze_words
 
     _, tokenizer = tiny(item_texts(10))
     model = plain_qwen(len(tokenizer), tied=tied)

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from unittest import mock
 
@@ -9,7 +10,7 @@ from trl import GRPOTrainer
 from recbole_think.corpus.histories import without_last
 from recbole_think.errors import InputError
 from recbole_think.stages import enhancement
-from recbole_think.stages.enhancement import RewardTrainer, Stop
+from recbole_think.stages.grpo import RewardTrainer, Stop
 from recbole_think.stages.held_out import compared
 from recbole_think.stages.options import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
@@ -31,10 +32,13 @@ def activated(tmp_path_factory):
 
 
 def activated_thinker(folder, weights, **more):
+    """One that thinks red or blue by a coin, among users whose next item is red; validated by how often it says so."""
     made = thinker(folder, histories=reds(), **more)
     with torch.no_grad():
         for name, value in made.context.model.named_parameters():
             value.copy_(weights[name])
+    if "validate" not in more:
+        made.context.validate = lambda users, think: made.share_answered_red(16)
     return made
 
 
@@ -65,7 +69,8 @@ def test_the_control_that_learns_nothing_stays_as_it_was(tmp_path, activated):
 
 
 def test_rows_of_words_and_codes_stay_as_they_are(tmp_path, activated):
-    made = activated_thinker(tmp_path, activated)
+    later = itertools.count()
+    made = activated_thinker(tmp_path, activated, validate=lambda users, think: next(later))
     made.enhancement(steps=2).run(made.context)
     moved = {name for name, value in made.context.model.named_parameters() if not torch.equal(value, activated[name])}
     assert moved and not any("embed" in name or "lm_head" in name for name in moved)
@@ -151,8 +156,12 @@ def test_a_run_that_was_cut_goes_on_to_the_same_weights(tmp_path, activated):
     cut = activated_thinker(tmp_path / "cut", activated)
     stage = cut.enhancement(steps=4, checkpoints=1)
 
+    validate, calls = cut.context.validate, itertools.count()
+
     def killed(users, think):
-        raise KeyboardInterrupt
+        if next(calls):
+            raise KeyboardInterrupt
+        return validate(users, think)
 
     cut.context.validate = killed
     with pytest.raises(KeyboardInterrupt):
@@ -173,6 +182,15 @@ def test_training_stops_where_the_policy_runs_away_and_says_why(tmp_path, activa
     assert "KL" in outcome.figures["stopped"] and outcome.steps < 40
 
 
+def test_a_policy_that_only_got_worse_is_not_kept(tmp_path, activated):
+    scores = iter([0.9, 0.2])
+    made = activated_thinker(tmp_path, activated, validate=lambda users, think: next(scores))
+    outcome = made.enhancement(steps=2).run(made.context)
+    assert outcome.best_score == 0.9 and curve_of(outcome, "valid") == [0.9, 0.2]
+    for name, value in made.context.model.named_parameters():
+        assert torch.equal(value, activated[name]), name
+
+
 def test_training_stops_where_the_reward_collapses():
     stop = Stop(EnhancementOptions(least_reward=0.5))
 
@@ -189,6 +207,10 @@ def test_training_stops_where_the_reward_collapses():
     State.log_history = [{"reward": 1.0}] * 5 + [{"reward": 0.6}] * 5
     steady.on_log(None, State, control := Control())
     assert not control.should_training_stop
+    for now, over in ((-2.9, False), (-3.1, True)):  # a log-probability is negative from the beginning
+        State.log_history = [{"reward": -2.0}] * 5 + [{"reward": now}] * 5
+        Stop(EnhancementOptions(least_reward=0.5)).on_log(None, State, control := Control())
+        assert control.should_training_stop == over
 
 
 def test_prompts_are_places_of_training_histories_each_once_before_any_comes_again(tmp_path, activated):

@@ -7,7 +7,7 @@ from recbole_think.corpus.items import ItemText
 from recbole_think.prompts.filters import Filter
 from recbole_think.prompts.rationale import Case
 from recbole_think.prompts.thinking import all_words
-from recbole_think.stages.activation import Activation
+from recbole_think.stages.activation import Activation, Means
 from recbole_think.stages.answers import Answers
 from recbole_think.stages.options import ActivationOptions
 from recbole_think.stages.sources import Category, Own
@@ -44,15 +44,9 @@ def world(folder, source, validate=lambda *_: 0.5):
     )  # fmt: skip
     options = ActivationOptions(rounds=1, tokens_per_batch=200, row_tokens=100, precision="float32", checkpoints=0)
     vectors = np.eye(N, 4, dtype=np.float32)
-    stage = Activation(
-        options,
-        5,
-        lambda: source,
-        lambda: vectors,
-        Filter(ITEMS, vocabulary),
-        lambda *_: [],
-        torch.from_numpy(all_words(vocabulary)),
-    )
+    words = torch.from_numpy(all_words(vocabulary))
+    means = Means(lambda: source, lambda: vectors, Filter(ITEMS, vocabulary), lambda *_: [], words, {})
+    stage = Activation(options, 5, means)
     return context, stage
 
 

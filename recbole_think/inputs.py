@@ -1,0 +1,78 @@
+"""What OneRecThink can check of a configuration before data is loaded and anything is written."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recbole_think.blocks import BLOCKS, STAGES
+from recbole_think.corpus.items import read_rows
+from recbole_think.corpus.users import require_known
+from recbole_think.errors import InputError
+from recbole_think.options import near_hint, read_options
+from recbole_think.prompts.options import OWN
+
+
+def require_inputs(config) -> None:
+    """Check options and files before anything is written.
+
+    Raises:
+        InputError: an option or a file that cannot be used.
+    """
+    blocks: dict[str, Any] = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
+    _require_stages(config)
+    _require_lists(blocks["decode"], config)
+    path = atomic_file(config, "item")
+    if path.parent.is_dir():  # absent: RecBole is about to download it
+        read_rows(path, config["ITEM_ID_FIELD"])
+    users = atomic_file(config, "user")
+    if users.is_file():
+        require_known(users, config["USER_ID_FIELD"], atomic_file(config, "inter"))
+    _require_sources(blocks, config["stages"])
+
+
+def atomic_file(config, kind: str) -> Path:
+    """Path of the data set's .item, .user or .inter file."""
+    return Path(config["data_path"]) / f"{config['dataset']}.{kind}"
+
+
+def _require_stages(config) -> None:
+    stages, given = config["stages"], config["stages_from"]
+    for stage in stages:
+        if stage not in STAGES:
+            raise InputError(f"unknown stage {stage!r}{near_hint(stage, STAGES)}; stages: {', '.join(STAGES)}")
+    if "enhancement" in stages and "activation" not in stages:
+        raise InputError(
+            "stages: enhancement lets thoughts compete, which activation teaches: name activation as well "
+            "(--stages_from takes a finished one)"
+        )
+    if given and not (Path(given) / "config.json").is_file():
+        raise InputError(f"stages_from={given!r} is no run folder (no config.json): name one, or leave it out")
+
+
+def _require_lists(decode: Any, config) -> None:
+    """Lists must be as long as they are measured, and made of the whole catalogue."""
+    decode = replace(decode, think=decode.think and "activation" in config["stages"])
+    name = "thought_beams" if decode.think else "num_beams"
+    beams, longest = decode.shortest_list, max(config["topk"])
+    if beams < longest:
+        raise InputError(
+            f"decode.{name}={beams} cannot fill a top-{longest} list: set decode.{name} >= {longest}, or lower topk"
+        )
+    for phase, mode in config["eval_args"]["mode"].items():
+        if mode != "full":
+            raise InputError(
+                f"eval_args.mode={mode!r} ({phase}): a generative model names items out of the whole catalogue; "
+                f"set eval_args.mode=full"
+            )
+
+
+def _require_sources(blocks: dict[str, Any], stages: list[str]) -> None:
+    """Check where general text and rationales come from."""
+    if blocks["alignment"].general != OWN:
+        from recbole_think.prompts.general import read_general
+
+        read_general(Path(blocks["alignment"].general))
+    if "activation" in stages and blocks["activation"].source == "teacher":
+        from recbole_think.stages.teaching import require_teacher
+
+        require_teacher(blocks["teacher"])
