@@ -120,10 +120,15 @@ class OurSide:
         """Run once more; give the seconds of the second step of every run so far."""
         begun: list[float] = []
         ended: list[float] = []
+
+        def told(name: str, *_: float) -> None:
+            if name.endswith("/loss"):  # the loss of a step is told when all of it is over
+                begun.append(time.perf_counter())
+
         context = replace(
             self.problem.context(self.folder / f"ours-{next(self.runs)}"),
-            scalar=lambda *_: begun.append(time.perf_counter()),  # the loss of a step is told when all of it is over
-            validate=lambda *_: ended.append(time.perf_counter()) or 0.0,  # after the last step
+            scalar=told,
+            validate=lambda *_: ended.append(time.perf_counter()) or 0.0,  # before the first step and after the last
         )
         context.folder.mkdir()
         stage = Planned(
@@ -135,7 +140,7 @@ class OurSide:
         stage.prompts = self.problem.prompts
         curve = [row for row in stage.run(context).curve if row["step"] == 2 and "rollout_seconds" in row]
         rollout, reward = curve[0]["rollout_seconds"], curve[0]["reward_seconds"]
-        whole = ended[0] - begun[0]
+        whole = ended[-1] - begun[0]
         self.found.append({"rollout": rollout, "reward": reward, "update": whole - rollout - reward, "whole": whole})
         self.tokens.append(curve[0]["rationale_tokens"])
         return self.found
