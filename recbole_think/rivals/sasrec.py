@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from recbole_think.corpus.histories import training_histories, windows
+from recbole_think.dropout import dropout
 from recbole_think.errors import InputError
-from recbole_think.rivals.dropout import dropout
 from recbole_think.stages.cross_entropy import catalogue_loss
 
 LOSSES = ("CE", "BCE")

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from recbole_think.dropout import dropout as dropped
+
 NAME = "recbole_think_folded"
 KNOWN = frozenset({"gemma", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"})  # plain softmax attention
 
@@ -58,6 +60,6 @@ def attend(
         # a lowest number that became -inf would make NaN of a query that sees nothing
         mask = attention_mask.to(dtype).clamp(min=torch.finfo(dtype).min)
         scores.add_(mask.repeat(1, 1, shared, 1))
-    weights = nn.functional.dropout(scores.softmax(-1), dropout, module.training)
+    weights = dropped(scores.softmax(-1), dropout, module.training)
     found = torch.matmul(weights, value).view(batch, heads, tokens, size)
     return found.transpose(1, 2).contiguous(), None

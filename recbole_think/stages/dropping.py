@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
+
+from recbole_think.dropout import dropout
 
 
 @contextmanager
@@ -46,4 +47,4 @@ class _Drop:
         return self._dropped(part, found)
 
     def _dropped(self, part: nn.Module, added: Tensor) -> Tensor:
-        return functional.dropout(added, self.rate, part.training)
+        return dropout(added, self.rate, part.training)

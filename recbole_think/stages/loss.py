@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recbole_think.dropout import dropout as dropped
 from recbole_think.prompts.batching import IGNORED
 from recbole_think.stages.cross_entropy import vocabulary_loss
 
@@ -66,7 +67,7 @@ def perplexity(model, batches: Iterable[dict[str, Tensor]], words_alone: bool) -
 def _supervised(model, batch: dict[str, Tensor], dropout: float) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states that predict something [N, d], the tokens they predict [N], and which are plain, bool [N]."""
     embedded = model.get_input_embeddings()(batch["input_ids"])
-    embedded = functional.dropout(embedded, dropout, model.training)
+    embedded = dropped(embedded, dropout, model.training)
     out = model.get_decoder()(
         inputs_embeds=embedded,
         attention_mask=batch["attention_mask"],
