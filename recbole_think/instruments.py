@@ -59,9 +59,9 @@ def measure(
         metrics: by name, as in ``per_user``.
 
     Returns:
-        n_users; metrics of ``thinking``, ``twin``, ``empty`` and ``other_user``; ``dll`` in nats; legality,
-        citation_validity, closed, distinct_thoughts, thought_tokens, cost_ratio; p_value of thinking against its
-        twin, and against another user's thoughts; notes.
+        n_users; metrics of ``thinking``, ``twin``, ``empty`` and ``other_user``; ``gain`` of thinking over its twin
+        with its 95 % interval; ``dll`` in nats; legality, citation_validity, closed, distinct_thoughts,
+        thought_tokens, cost_ratio; p_value of thinking against its twin, and against another user's thoughts; notes.
     """
     thoughtful = replace(options, think=True)
     direct = replace(options, think=False, num_beams=thoughtful.candidates)
@@ -84,7 +84,8 @@ def measure(
             "thoughts": options.thoughts, "beams_each": options.thought_beams, "twin_beams": direct.num_beams,
         },
         **{name: {key: round(float(values.mean()), 6) for key, values in of.items()} for name, of in scores.items()},
-        "dll": _gain(thoughts, ranker.log_probs(sample.prompts, sample.targets, direct, dtype)),
+        "gain": gains(scores["thinking"], scores["twin"], topk, seed),
+        "dll": _dll(thoughts, ranker.log_probs(sample.prompts, sample.targets, direct, dtype)),
         "legality": legality,
         "citation_validity": citation_validity(ranker, sample, thoughts),
         **_shape([thought for of_user in thoughts for thought in of_user]),
@@ -95,11 +96,21 @@ def measure(
     return {**found, "notes": notes(found)}
 
 
-def _gain(thoughts: Sequence[Sequence[Thought]], direct: np.ndarray) -> dict[str, float]:
-    """How much likelier the target is after a thought than without, in nats; mean over the thoughts of a user."""
-    gains = np.array([[thought.log_prob for thought in of_user] for of_user in thoughts]).mean(1) - direct
-    error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
-    return {"mean": float(gains.mean()), "standard_error": error, "share_positive": float((gains > 0).mean())}
+def _dll(thoughts: Sequence[Sequence[Thought]], direct: np.ndarray) -> dict[str, float]:
+    """How much likelier the target is after a thought than without, in nats; mean over the thoughts of a user.
+
+    ``headroom``: log of the mean probability over a user's thoughts, less the mean of the logs. Thoughts of a model
+    that knows how much each is worth, drawn in proportion, lose this much by chance, and no choice among them wins
+    more on average (Jensen's inequality): what enhancement has to live on.
+    """
+    after = np.array([[thought.log_prob for thought in of_user] for of_user in thoughts])
+    gains, together = after.mean(1) - direct, np.logaddexp.reduce(after, axis=1) - np.log(after.shape[1])
+    return {
+        "mean": float(gains.mean()),
+        "standard_error": float(gains.std(ddof=1) / np.sqrt(len(gains))),
+        "share_positive": float((gains > 0).mean()),
+        "headroom": float((together - after.mean(1)).mean()),
+    }
 
 
 def _shape(every: Sequence[Thought]) -> dict[str, Any]:
@@ -137,12 +148,18 @@ def bootstrap_p(one: np.ndarray, other: np.ndarray, seed: int) -> float:
     gain = one - other
     if not gain.any():
         return 1.0
+    means = _resampled(gain, seed)
+    beyond = min((means <= 0).sum(), (means >= 0).sum())
+    return float(min(1.0, 2 * (beyond + 1) / (RESAMPLES + 1)))
+
+
+def _resampled(gain: np.ndarray, seed: int) -> np.ndarray:
+    """Means of users drawn again and again."""
     dice = np.random.default_rng([seed, 9000])
     means = np.empty(RESAMPLES)
     for begin in range(0, RESAMPLES, 1000):
         means[begin : begin + 1000] = gain[dice.integers(len(gain), size=(1000, len(gain)))].mean(1)
-    beyond = min((means <= 0).sum(), (means >= 0).sum())
-    return float(min(1.0, 2 * (beyond + 1) / (RESAMPLES + 1)))
+    return means
 
 
 def citation_validity(ranker: Ranker, sample: Sample, thoughts: Sequence[Sequence[Thought]]) -> float | None:
@@ -190,8 +207,24 @@ def _of_others(
 def _p_values(
     one: dict[str, np.ndarray], other: dict[str, np.ndarray], topk: Sequence[int], seed: int
 ) -> dict[str, float]:
+    return {name: bootstrap_p(one[name], other[name], seed) for name in _judged_by(topk)}
+
+
+def gains(
+    one: dict[str, np.ndarray], other: dict[str, np.ndarray], topk: Sequence[int], seed: int
+) -> dict[str, dict[str, float]]:
+    """Mean difference of the same users by metric, and its 95 % interval by the paired bootstrap over users."""
+    found = {}
+    for name in _judged_by(topk):
+        gain = one[name] - other[name]
+        low, high = np.percentile(_resampled(gain, seed), [2.5, 97.5]).tolist()
+        found[name] = {"mean": float(gain.mean()), "low": low, "high": high}
+    return found
+
+
+def _judged_by(topk: Sequence[int]) -> tuple[str, str]:
     k = 10 if 10 in topk else max(topk)
-    return {name: bootstrap_p(one[name], other[name], seed) for name in (f"ndcg@{k}", f"recall@{k}")}
+    return f"ndcg@{k}", f"recall@{k}"
 
 
 def _timed(make: Callable[[], Any]) -> tuple[Any, float]:

@@ -110,7 +110,7 @@ def _reasoning(found: dict[str, Any]) -> str:
     cited = "" if valid is None else f"; {valid:.0%} of the items cited are in the history"
     lines += [
         f"  log p(true item) changes by {dll['mean']:+.3f} ± {dll['standard_error']:.3f} nats after a thought "
-        f"(up for {dll['share_positive']:.0%})",
+        f"(up for {dll['share_positive']:.0%}; a better choice among thoughts: {dll['headroom']:.3f} at most)",
         f"  {tokens['mean']:.0f} tokens a thought, {found['cost_ratio']:.1f} x the time of the twin{cited}",
     ]
     return "\n".join([*lines, *(f"  {note}" for note in found["notes"])])

@@ -14,6 +14,7 @@ from recbole_think.instruments import (
     Sample,
     bootstrap_p,
     citation_validity,
+    gains,
     measure,
     notes,
     per_user,
@@ -226,17 +227,21 @@ def test_the_gain_in_likelihood_is_that_of_the_target_read_anew_after_every_thou
         every = score_items(
             ranker.language_model, *prompt_batch(prompts, pad), ranker.trie, ranker.vocabulary.code_tokens, "level"
         )
-        return every[:, int(target) - 1].mean().item()
+        return every[:, int(target) - 1].double().numpy()
 
-    gains = []
+    found_gains, lost = [], []
     thoughts = ranker.think(sample.prompts, sample.mask_of, options, torch.float32)
     for prompt, target, of_user in zip(sample.prompts, sample.targets, thoughts, strict=True):
         behind = [given_thought(prompt, one.ids, ranker.vocabulary) for one in of_user]
-        gains.append(told(behind, target) - told([prompt], target))
-    gains = np.array(gains)
-    assert found["dll"]["mean"] == pytest.approx(gains.mean(), abs=1e-4)
-    assert found["dll"]["standard_error"] == pytest.approx(gains.std(ddof=1) / math.sqrt(USERS), abs=1e-4)
-    assert found["dll"]["share_positive"] == pytest.approx((gains > 0).mean())
+        after = told(behind, target)
+        found_gains.append(after.mean() - told([prompt], target)[0])
+        lost.append(np.log(np.exp(after).mean()) - after.mean())
+    each = np.array(found_gains)
+    assert np.mean(lost) > 1e-4, "a choice among thoughts is worth something in this world"
+    assert found["dll"]["headroom"] == pytest.approx(np.mean(lost), rel=1e-3)
+    assert found["dll"]["mean"] == pytest.approx(each.mean(), abs=1e-4)
+    assert found["dll"]["standard_error"] == pytest.approx(each.std(ddof=1) / math.sqrt(USERS), abs=1e-4)
+    assert found["dll"]["share_positive"] == pytest.approx((each > 0).mean())
 
 
 def test_the_figures_about_thoughts_are_those_of_the_thoughts_of_the_ranker():
@@ -271,6 +276,20 @@ def test_p_values_are_those_of_the_lists_at_10_or_at_the_longest_there_is():
     direct = replace(options, think=False, num_beams=12)
     other = per_user(ranker.rank(sample.prompts, sample.mask_of, direct, torch.float32), sample.targets, [3], ["ndcg"])
     assert short["p_value"]["ndcg@3"] == bootstrap_p(one["ndcg@3"], other["ndcg@3"], 0)
+    gain = short["gain"]["ndcg@3"]
+    assert gain["mean"] == pytest.approx((one["ndcg@3"] - other["ndcg@3"]).mean())
+    assert gain["low"] < gain["mean"] < gain["high"]
+
+
+def test_the_interval_of_a_gain_holds_95_percent_of_what_other_users_might_have_shown():
+    dice = np.random.default_rng(0)
+    other = dice.normal(size=2000)
+    found = gains({"ndcg@10": other + dice.normal(0.1, 1.0, 2000), "recall@10": other}, dict.fromkeys(
+        ("ndcg@10", "recall@10"), other), [10], seed=0)  # fmt: skip
+    normal = 1.96 / math.sqrt(2000)
+    assert found["ndcg@10"]["high"] - found["ndcg@10"]["mean"] == pytest.approx(normal, rel=0.1)
+    assert found["ndcg@10"]["mean"] - found["ndcg@10"]["low"] == pytest.approx(normal, rel=0.1)
+    assert found["recall@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_what_is_measured_is_measured_again_alike():
