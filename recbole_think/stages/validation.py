@@ -1,4 +1,4 @@
-"""Validation during a stage: at planned steps, keeping the weights that scored best.
+"""Validation during a stage: at planned steps and where it stops early, keeping the weights that scored best.
 
 What is scored is the stage's matter. The scores so far lie in ``validation.json``, so that an
 interrupted stage goes on comparing with what it had.
@@ -47,6 +47,11 @@ class BestWeights(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         """Validate, and keep the weights if they are the best."""
         if state.global_step in self.when:
+            self._compare(state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Validate what training was stopped with early, so that it is among the weights to choose from."""
+        if str(state.global_step) not in self.scores:
             self._compare(state)
 
     def _compare(self, state) -> None:

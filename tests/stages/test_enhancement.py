@@ -182,6 +182,15 @@ def test_training_stops_where_the_policy_runs_away_and_says_why(tmp_path, activa
     assert "KL" in outcome.figures["stopped"] and outcome.steps < 40
 
 
+def test_what_training_was_stopped_with_is_among_the_weights_to_choose_from(tmp_path, activated):
+    scores = iter([0.1, 0.9])
+    made = activated_thinker(tmp_path, activated, validate=lambda users, think: next(scores))
+    outcome = made.enhancement(steps=40, kl=1e-6, most_kl=0.01, validations=1).run(made.context)
+    assert outcome.steps < 40 and curve_of(outcome, "valid") == [0.1, 0.9] and outcome.best_score == 0.9
+    kept = dict(made.context.model.named_parameters())
+    assert any(not torch.equal(kept[name], value) for name, value in activated.items() if name in kept)
+
+
 def test_a_policy_that_only_got_worse_is_not_kept(tmp_path, activated):
     scores = iter([0.9, 0.2])
     made = activated_thinker(tmp_path, activated, validate=lambda users, think: next(scores))
