@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -220,9 +221,12 @@ class Activation:
         dice = np.random.default_rng([context.seed, 6500, number])
         return wished + learnt + [learnt[place] for place in dice.integers(len(learnt), size=len(missed)).tolist()]
 
+    @cached_property
+    def _items_of(self) -> dict[tuple[int, ...], int]:
+        return items_by_tokens(self.filter.vocabulary)
+
     def _pieces(self, thought: list[int]) -> Pieces:
-        vocabulary = self.filter.vocabulary
-        return decoded(thought, vocabulary, items_by_tokens(vocabulary))
+        return decoded(thought, self.filter.vocabulary, self._items_of)
 
     def _plan(self, context: Context, examples: list[Example], taught: Sequence[Taught]) -> BatchPlan:
         vocabulary, options = context.vocabulary, self.options

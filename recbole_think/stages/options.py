@@ -144,7 +144,7 @@ class ActivationOptions(WeightOptions):
     block: ClassVar[str] = "activation"
 
     source: str = "category"  # who explains: category (the data), self (the aligned model), teacher (a server)
-    target_category: bool = False  # category: end with the target's own, as the official code does
+    target_category: float = 0.0  # category: share that ends with the target's own (the official code: all)
     evidence: int = 10  # k: items of the history nearest to the target
     cited: int = 0  # category: items named
     kinds: int = 2  # category: what they have in common
@@ -182,7 +182,7 @@ class ActivationOptions(WeightOptions):
             not (self.words == "taught" and self.source != "category"), "words",
             f"can be taught with source category alone, since {self.source} may say anything; set all",
         )  # fmt: skip
-        for name in ("target_category", "direct", "hits"):
+        for name in ("direct", "hits"):
             self._check(isinstance(getattr(self, name), bool), name, "must be true or false")
         for name in ("evidence", "shortest", "per_window", "rounds", "epochs", "judged_thoughts", "judged_beams"):
             self._check(getattr(self, name) >= 1, name, "must be at least 1")
@@ -191,7 +191,8 @@ class ActivationOptions(WeightOptions):
         for name in ("hidden_dropout", "attention_dropout"):
             self._check(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
         self._check(0 <= self.instructed < 1, "instructed", "must lie in [0, 1)")
-        says = self.cited or self.kinds or self.target_category
+        self._check(0 <= self.target_category <= 1, "target_category", "must lie in [0, 1]")
+        says = self.cited or self.kinds or self.target_category == 1
         self._check(bool(says), "kinds", "and cited are both 0: a rationale would say nothing")
         self._check(self.longest >= self.shortest, "longest", f"is below activation.shortest={self.shortest}")
 

@@ -56,8 +56,11 @@ class Category:
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
         """See ``Source``."""
         options = self.options
-        cited, named, told = options.cited, options.kinds, options.target_category
-        return [category_rationale(case, self.items, cited, named, told) if case.evidence else None for case in cases]
+        told = (np.random.default_rng(6300).random(len(cases)) < options.target_category).tolist()
+        return [
+            category_rationale(case, self.items, options.cited, options.kinds, ends) if case.evidence else None
+            for case, ends in zip(cases, told, strict=True)
+        ]
 
     def costs(self) -> dict[str, float]:
         """See ``Source``."""
