@@ -1,10 +1,10 @@
 """What every stage adds: recommendation only, + alignment, + activation, + enhancement, over seeds.
 
-    python benchmarks/ladder.py [--seeds 2020 2021 2022] [--folder=runs/ladder] [--dataset=ml-100k] [--show]
-        [--also "--backbone.layers=2 ..."]
+    python benchmarks/ladder.py [--seeds 2020 2021 2022] [--folder=runs/ladder] [--dataset=ml-100k] [--users=0]
+        [--also="--backbone.layers=2 ..."] [--show]
 
 A row goes on from the very weights of the row before, and a row that thinks is measured against its own twin without
-on all test users. ``enhancement.fresh`` is off for that reason: no event is withheld from the rows below. Every run is
+on ``users`` test users (0 = all). ``enhancement.fresh`` is off for that reason: no event is withheld from the rows below. Every run is
 an ordinary run of ``run_recbole_think.py`` in ``<folder>/<row>-<seed>``, found finished or gone on with where it is
 there already; about forty minutes a seed on two cores. Test NDCG@10 of a user is the mean over seeds, differences are
 of the same users, intervals are 95 % of a paired bootstrap over users. ``--show`` runs nothing and reads the folders.
@@ -27,12 +27,11 @@ from recbole_think.instruments import gains, per_user
 from recbole_think.record import hardware
 
 ALIGNED = ("token_warmup", "multi_task", "recommendation")
-ALL_USERS = "--instruments.users=0"
 ROWS = {  # of the ladder -> stages, the row whose finished ones are taken, further options
     "plain": (("recommendation",), None, ()),
     "aligned": (ALIGNED, None, ()),
-    "active": ((*ALIGNED, "activation"), "aligned", (ALL_USERS,)),
-    "enhanced": ((*ALIGNED, "activation", "enhancement"), "active", (ALL_USERS, "--enhancement.fresh=false")),
+    "active": ((*ALIGNED, "activation"), "aligned", ()),
+    "enhanced": ((*ALIGNED, "activation", "enhancement"), "active", ("--enhancement.fresh=false",)),
 }  # fmt: skip
 SPOKEN = {
     "plain": "recommendation only", "aligned": "+ alignment", "active": "+ activation", "enhanced": "+ enhancement",
@@ -46,6 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     parser.add_argument("--folder", type=Path, default=Path("runs/ladder"))
     parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--users", type=int, default=0)
     parser.add_argument("--also", default="", help="further options of every run")
     parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
@@ -66,6 +66,7 @@ def climb(given: argparse.Namespace, row: str, seed: int) -> None:
         sys.executable, "run_recbole_think.py", "--model=OneRecThink", f"--dataset={given.dataset}", f"--seed={seed}",
         f"--stages=[{','.join(stages)}]", f"--run_folder={given.folder / f'{row}-{seed}'}", *others,
         *([f"--stages_from={given.folder / f'{below}-{seed}'}"] if below else []), *shlex.split(given.also),
+        *([f"--instruments.users={given.users}"] if "activation" in stages else []),
     ]  # fmt: skip
     print(shlex.join(command[1:]), file=sys.stderr)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
