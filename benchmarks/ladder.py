@@ -4,10 +4,11 @@
         [--also="--backbone.layers=2 ..."] [--show]
 
 A row goes on from the very weights of the row before, and a row that thinks is measured against its own twin without
-on ``users`` test users (0 = all). ``enhancement.fresh`` is off for that reason: no event is withheld from the rows below. Every run is
-an ordinary run of ``run_recbole_think.py`` in ``<folder>/<row>-<seed>``, found finished or gone on with where it is
-there already; about forty minutes a seed on two cores. Test NDCG@10 of a user is the mean over seeds, differences are
-of the same users, intervals are 95 % of a paired bootstrap over users. ``--show`` runs nothing and reads the folders.
+on ``users`` test users (0 = all). ``enhancement.fresh`` is off for that reason: no event is withheld from the rows
+below. Every run is an ordinary run of ``run_recbole_think.py`` in ``<folder>/<row>-<seed>``, found finished or gone on
+with where it is there already; about forty minutes a seed on two cores. Test NDCG@10 of a user is the mean over seeds,
+differences are of the same users, intervals are 95 % of a paired bootstrap over users. ``--show`` runs nothing and
+reads the folders.
 Writes benchmarks/results/ladder-<dataset>.json.
 """
 
