@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from recbole_think.corpus.histories import training_histories, windows
-from recbole_think.dropout import dropout
 from recbole_think.errors import InputError
 from recbole_think.stages.cross_entropy import catalogue_loss
+from recbole_think.stages.dropout import dropout
 
 LOSSES = ("CE", "BCE")
 

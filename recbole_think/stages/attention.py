@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from recbole_think.dropout import dropout as dropped
+from recbole_think.stages.dropout import dropout as dropped
 
 NAME = "recbole_think_folded"
 KNOWN = frozenset({"gemma", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"})  # plain softmax attention

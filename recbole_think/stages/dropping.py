@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recbole_think.dropout import dropout
+from recbole_think.stages.dropout import dropout
 
 
 @contextmanager

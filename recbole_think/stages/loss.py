@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recbole_think.dropout import dropout as dropped
 from recbole_think.prompts.batching import IGNORED
 from recbole_think.stages.cross_entropy import vocabulary_loss
+from recbole_think.stages.dropout import dropout as dropped
 
 
 def token_loss(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbole_think.dropout import dropout
+from recbole_think.stages.dropout import dropout
 
 MANY = 200_000
 
