@@ -7,8 +7,8 @@ Lists: ``thoughts`` thoughts of exactly ``thought_tokens`` tokens with ``thought
 beams without a thought (target: at most 4 times the twin; the official code: 17.5). Batch: a step of GRPO, ``prompts``
 x ``rationales`` x ``beams``, in parts, over its roofline (target: 4) and against TRL's trainer with its own generate
 and one call of constrained generate for each rationale (target: 6 times ours). Where more than ``shallow`` layers are
-measured (0 = all 30) a batch has ``deep_prompts`` prompts. Writes benchmarks/results/thinking.json; ``--show`` prints
-the tables of what was written before, and measures nothing.
+measured (0 = all 30) a batch has ``deep_prompts`` prompts. Writes benchmarks/results/thinking-<layers>.json; ``--show``
+prints the tables of what was written before, and measures nothing.
 """
 
 import argparse
@@ -44,12 +44,13 @@ def main() -> None:
     """Measure what was asked for, print and write it; or print what was written."""
     given = arguments()
     if given.show:
-        print(tables(json.loads((RESULTS / "thinking.json").read_text(encoding="utf-8"))))
+        for path in sorted(RESULTS.glob("thinking-*.json")):
+            print(f"{path.name}\n\n{tables(json.loads(path.read_text(encoding='utf-8')))}\n")
         return
     keep_memory()
     warnings.simplefilter("ignore", FutureWarning)  # of names transformers will change
-    outcome: dict[str, list[dict[str, Any]]] = {"lists": [], "batch": []}
     for layers in given.layers:
+        outcome: dict[str, list[dict[str, Any]]] = {"lists": [], "batch": []}
         codes = random_codes(given.items, LEVELS, SIZE)
         model, vocabulary = taught_backbone(layers, codes)
         prompts = word_prompts(given.users, given.tokens, vocabulary.first)
@@ -61,7 +62,7 @@ def main() -> None:
             if given.only in ("", "batch"):
                 outcome["batch"].append(batch_case(given, model, vocabulary, codes, precision))
             print(tables({**outcome, "setting": vars(given)}), flush=True)
-    keep("thinking", given, **outcome)
+        keep(f"thinking-{layers}", given, **outcome)
 
 
 def arguments() -> argparse.Namespace:
