@@ -6,7 +6,7 @@
 A row goes on from the very weights of the row before, and a row that thinks is measured against its own twin without
 on ``users`` test users (0 = all). ``enhancement.fresh`` is off for that reason: no event is withheld from the rows
 below. Every run is an ordinary run of ``run_recbole_think.py`` in ``<folder>/<row>-<seed>``, found finished or gone on
-with where it is there already; about forty minutes a seed on two cores. Test NDCG@10 of a user is the mean over seeds,
+with where it is there already; about 45 minutes a seed on one core. Test NDCG@10 of a user is the mean over seeds,
 differences are of the same users, intervals are 95 % of a paired bootstrap over users. ``--show`` runs nothing and
 reads the folders.
 Writes benchmarks/results/ladder-<dataset>.json.
@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 from bench import RESULTS
 
-from recbole_think.artifacts import read_json, versions, write_json
+from recbole_think.artifacts import read_json, write_json
 from recbole_think.instruments import gains, per_user
-from recbole_think.record import hardware
 
 ALIGNED = ("token_warmup", "multi_task", "recommendation")
 ROWS = {  # of the ladder -> stages, the row whose finished ones are taken, further options
@@ -55,8 +54,7 @@ def main() -> None:
             for row in ROWS:
                 climb(given, row, seed)
     found = ladder({row: [read(given.folder / f"{row}-{seed}") for seed in given.seeds] for row in ROWS})
-    record = {"seeds": given.seeds, "also": given.also, "rows": found, "hardware": hardware(), "versions": versions()}
-    write_json(RESULTS / f"ladder-{given.dataset}.json", record)
+    write_json(RESULTS / f"ladder-{given.dataset}.json", {"seeds": given.seeds, "also": given.also, "rows": found})
     print(table(found))
 
 
@@ -97,7 +95,7 @@ def ladder(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
             "over_row_before": gains(users, before, [10], seed=0) if before else None,
             "thinking": [_thinking(run["reasoning"]) for run in of_seeds if run.get("reasoning")],
             "minutes": [round(run["seconds"]["fit"] / 60, 1) for run in of_seeds],
-            "commits": [run["commit"] for run in of_seeds],
+            **{name: [run[name] for run in of_seeds] for name in ("commit", "hardware", "versions")},
         }
         before = users
     return found
