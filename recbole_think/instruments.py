@@ -14,6 +14,7 @@ import torch
 
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.options import check
+from recbole_think.prompts.filters import groups_of
 from recbole_think.prompts.rationale import decoded, items_by_tokens
 from recbole_think.prompts.thinking import given_thought
 from recbole_think.ranker import MaskOf, Ranker, Thought
@@ -163,14 +164,14 @@ def _resampled(gain: np.ndarray, seed: int) -> np.ndarray:
 
 
 def citation_validity(ranker: Ranker, sample: Sample, thoughts: Sequence[Sequence[Thought]]) -> float | None:
-    """Share of the items named in thoughts that their history holds; None if none is named."""
+    """Share of the items, and groups of items, named in thoughts that their history holds; None if none is named."""
     items_of = items_by_tokens(ranker.vocabulary)
     named = right = 0
     for history, of_user in zip(sample.histories, thoughts, strict=True):
-        known = set(history.tolist())
+        known = {*history.tolist(), *groups_of(history.tolist(), ranker.vocabulary)}
         for thought in of_user:
             for piece in decoded(thought.ids, ranker.vocabulary, items_of):
-                if isinstance(piece, int) or piece == "?":  # codes that are no item are named in vain
+                if not isinstance(piece, str) or piece == "?":  # codes that are no item are named in vain
                     named += 1
                     right += piece in known
     return right / named if named else None

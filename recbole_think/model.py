@@ -136,12 +136,14 @@ class OneRecThink(SequentialRecommender):
 
     def _words(self) -> torch.Tensor:
         """Tokens a thought may be made of."""
-        from recbole_think.prompts.rationale import category_texts
+        from recbole_think.prompts.rationale import category_texts, traits
         from recbole_think.prompts.thinking import all_words, taught_words
 
-        taught = self.options["activation"].taught_words
-        found = taught_words(category_texts(self.items), self.vocabulary) if taught else all_words(self.vocabulary)
-        return torch.from_numpy(found)
+        options = self.options["activation"]
+        if not options.taught_words:
+            return torch.from_numpy(all_words(self.vocabulary))
+        said = traits(self.items, options.named, self.vocabulary)
+        return torch.from_numpy(taught_words(category_texts(self.items, said), self.vocabulary))
 
     def item_vectors(self) -> np.ndarray:
         """What the codes were made of, or would be: float32 [n, d], unit rows."""

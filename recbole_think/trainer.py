@@ -150,7 +150,7 @@ class ThinkTrainer(Trainer):
 
         model, options, shown = self.model, self.model.options["activation"], bool(self.config["show_progress"])
         if options.source == "category" or self.dry:
-            return Category(options, model.items)
+            return Category(options, model.items, model.vocabulary)
         path = Path(options.rationales or model.cache / "rationales" / f"{model.fingerprint}.sqlite")
         answers = Answers(path, model.fingerprint)
         if options.source == "self":

@@ -131,6 +131,10 @@ def test_citations_are_valid_where_the_history_holds_what_is_named():
     assert citation_validity(ranker, sample, named) == pytest.approx(4 / 6)
     in_vain = [[thought(1, broken, word), thought()], [thought(broken), thought(word)]]
     assert citation_validity(ranker, sample, in_vain) == pytest.approx(1 / 3)
+    first, third = ([int(vocabulary.item_tokens[item - 1, 0])] for item in (1, 3))
+    assert first != third, "a group the second user has nothing of"
+    groups = [[thought(first, word), thought(word)], [thought(word, third), thought(3, first)]]
+    assert citation_validity(ranker, sample, groups) == pytest.approx(3 / 4)
 
 
 def found_with(**given):

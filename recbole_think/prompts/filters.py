@@ -12,7 +12,7 @@ from difflib import SequenceMatcher
 
 from recbole_think.corpus.items import ItemText
 from recbole_think.itemic.vocabulary import Vocabulary
-from recbole_think.prompts.rationale import Case, Pieces, encoded
+from recbole_think.prompts.rationale import Case, Group, Pieces, encoded
 
 REASONS = ("empty", "special", "leakage", "ungrounded", "length", "repetition")
 NEAR_COPY = 0.85  # likeness of some words to the target's title from which on they count as its copy
@@ -46,7 +46,7 @@ class Filter:
     def reason(self, pieces: Pieces, case: Case) -> str | None:
         """Why a rationale is rejected, one of ``REASONS``; None = it may be learnt from."""
         text = " ".join(piece for piece in pieces if isinstance(piece, str))
-        if not text.strip() and not any(isinstance(piece, int) for piece in pieces):
+        if not text.strip() and all(isinstance(piece, str) for piece in pieces):
             return "empty"
         if self.leaks(pieces, case):
             return "leakage"
@@ -69,9 +69,10 @@ class Filter:
         return holds(tuple(WORD.findall(text)), title_words(self.items[case.target - 1].title))
 
     def grounded(self, pieces: Pieces, case: Case) -> bool:
-        """Whether every item that is cited, or named by a title of two words or more, is in the history."""
+        """Whether the history holds every item cited, or named by a title of two words or more, and every group."""
         known = set(case.history) | set(case.evidence)
-        if any(piece not in known for piece in pieces if isinstance(piece, int)):
+        allowed = known | groups_of(sorted(known), self.vocabulary)
+        if any(piece not in allowed for piece in pieces if not isinstance(piece, str)):
             return False
         words = tuple(WORD.findall(" ".join(piece for piece in pieces if isinstance(piece, str)).lower()))
         for begin in range(len(words)):
@@ -80,6 +81,12 @@ class Filter:
                 if begin + length <= len(words) and named and not named & known:
                     return False
         return True
+
+
+def groups_of(items: Sequence[int], vocabulary: Vocabulary) -> set[Group]:
+    """Groups that items, by RecBole id, belong to."""
+    firsts = vocabulary.item_tokens[[item - 1 for item in items], 0].tolist()
+    return {Group(name) for name in vocabulary.tokenizer.convert_ids_to_tokens(firsts)}
 
 
 def title_words(title: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from recbole_think.options import check
 
 OWN = "own"
 TASKS = ("sequential", "persona", "captioning", "general")  # of multi-task integration
+NAMED = ("kinds", "paths", "codes")  # how a rationale names what items have in common
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Rationales: why an item comes next, as words and cited items (OneRec-Think, "Reasoning Activation").
 
-A rationale is a run of pieces: words, and items by RecBole id, which a model reads as their itemic tokens. So what is
-cited can be checked by id, however many items share a title. Knows nothing of models and servers: whoever explains
-gives text or token ids, and here they become pieces.
+A rationale is a run of pieces: words, items by RecBole id, which a model reads as their itemic tokens, and groups of
+items, read as the code they begin with. So what is cited can be checked by id, however many items share a title. Knows
+nothing of models and servers: whoever explains gives text or token ids, and here they become pieces.
 """
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -21,7 +22,15 @@ from recbole_think.prompts.templates import (
     TEACHER_USER,
 )
 
-Pieces = tuple[str | int, ...]  # words as they are written, and items by RecBole id
+
+@dataclass(frozen=True)
+class Group:
+    """All items that begin with one code."""
+
+    name: str  # spelling of the code, as in "<a_12>"
+
+
+Pieces = tuple[str | int | Group, ...]  # words as they are written, items by RecBole id, groups of items
 CITED = re.compile(r"\[(\s*\d+(?:[\s,;&]+(?:and\s+)?\d+)*\s*)\]")  # how a teacher names lines it was shown: [2], [1, 3]
 SPLIT = re.compile(r"\s*[>|,;/]\s*")  # between the kinds of one item
 
@@ -59,8 +68,32 @@ def kinds(item: ItemText) -> list[str]:
     return [word for word in words if word]
 
 
+def traits(items: Sequence[ItemText], named: str, vocabulary: Vocabulary) -> list[list[str | Group]]:
+    """What a rationale may say of each item.
+
+    Args:
+        items: item r + 1 at place r.
+        named: one of ``options.NAMED``: the parts of its category, its category whole without the part all items share
+            (a chain of levels, as "Makeup > Nails > Nail Polish"), or the code it begins with.
+        vocabulary: codes as tokens.
+    """
+    if named == "codes":
+        names = vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.item_tokens[:, 0].tolist())
+        return [[Group(name)] for name in names]
+    parts = [kinds(item) for item in items]
+    if named == "kinds":
+        return [list(of_item) for of_item in parts]
+    root = int(len({of_item[0] for of_item in parts if of_item}) == 1)
+    return [[" > ".join(of_item[root:])] if of_item[root:] else [] for of_item in parts]
+
+
 def category_rationale(
-    case: Case, items: Sequence[ItemText], cited: int, named: int, target_category: bool = False
+    case: Case,
+    items: Sequence[ItemText],
+    cited: int,
+    named: int,
+    target_category: bool = False,
+    of_items: Sequence[Sequence[str | Group]] | None = None,
 ) -> Pieces:
     """Say which items of the history speak for the next one and what they have in common.
 
@@ -71,24 +104,28 @@ def category_rationale(
         case: what is explained.
         items: item r + 1 at place r.
         cited: items named.
-        named: kinds named.
+        named: how much they have in common is named.
         target_category: end with the category of the target.
+        of_items: what may be said of item r + 1 at place r, from ``traits``; None = its kinds.
     """
-    pieces: list[str | int] = list(case.evidence[:cited])
+    pieces: list[str | int | Group] = list(case.evidence[:cited])
     if named:
-        shared = Counter(kind for item in case.evidence for kind in dict.fromkeys(kinds(items[item - 1])))
-        words = ", ".join(kind for kind, _ in shared.most_common(named)) or RATIONALE_NOTHING
-        pieces.append(f" {words}.")
+        said = [kinds(items[item - 1]) if of_items is None else of_items[item - 1] for item in case.evidence]
+        shared = [trait for trait, _ in Counter(trait for of in said for trait in dict.fromkeys(of)).most_common(named)]
+        groups = [trait for trait in shared if isinstance(trait, Group)]
+        words = ", ".join(trait for trait in shared if isinstance(trait, str)) or RATIONALE_NOTHING
+        pieces += groups or [f" {words}."]
     if target_category:
         pieces.append(RATIONALE_NEXT.format(kinds=", ".join(kinds(items[case.target - 1])) or RATIONALE_NOTHING))
     return tuple(pieces)
 
 
-def category_texts(items: Sequence[ItemText]) -> list[str]:
+def category_texts(items: Sequence[ItemText], of_items: Sequence[Sequence[str | Group]] | None = None) -> list[str]:
     """Texts that hold every word ``category_rationale`` may say, as it says it: after a comma, and at the end."""
     every = [*dict.fromkeys(kind for item in items for kind in kinds(item)), RATIONALE_NOTHING]
-    alone = [f"{kind}." for kind in every]
-    return [*alone, *(f"{kind}, {kind}." for kind in every), *(RATIONALE_NEXT.format(kinds=kind) for kind in every)]
+    said = [*dict.fromkeys([*every, *(trait for of in of_items or () for trait in of if isinstance(trait, str))])]
+    alone = [f"{kind}." for kind in said]
+    return [*alone, *(f"{kind}, {kind}." for kind in said), *(RATIONALE_NEXT.format(kinds=kind) for kind in every)]
 
 
 def encoded(pieces: Pieces, vocabulary: Vocabulary) -> list[int]:
@@ -97,6 +134,8 @@ def encoded(pieces: Pieces, vocabulary: Vocabulary) -> list[int]:
     for piece in pieces:
         if isinstance(piece, str):
             ids += vocabulary.encode(piece.strip(), lead=" ")
+        elif isinstance(piece, Group):
+            ids.append(cast(int, vocabulary.tokenizer.convert_tokens_to_ids(piece.name)))
         else:
             ids += vocabulary.item_tokens[piece - 1].tolist()
     return ids
@@ -105,14 +144,17 @@ def encoded(pieces: Pieces, vocabulary: Vocabulary) -> list[int]:
 def decoded(ids: Sequence[int], vocabulary: Vocabulary, items_of: Mapping[tuple[int, ...], int]) -> Pieces:
     """Turn generated token ids into pieces; codes that name no item, and marks, become the word ``?``.
 
+    A first code that no second follows is the group of items that begin with it.
+
     Args:
         ids: without the marks around a thought.
         vocabulary: codes as tokens.
         items_of: from ``items_by_tokens``.
     """
-    pieces: list[str | int] = []
+    pieces: list[str | int | Group] = []
     words: list[int] = []
     levels, place = vocabulary.item_tokens.shape[1], 0
+    firsts, seconds = (set(level.tolist()) for level in (*vocabulary.code_tokens, vocabulary.code_tokens[0])[:2])
 
     def say() -> None:
         if words:
@@ -126,7 +168,9 @@ def decoded(ids: Sequence[int], vocabulary: Vocabulary, items_of: Mapping[tuple[
             continue
         say()
         item = items_of.get(tuple(ids[place : place + levels]))
-        pieces.append("?" if item is None else item)
+        alone = ids[place] in firsts and not set(ids[place + 1 : place + 2]) & seconds
+        group = Group(str(vocabulary.tokenizer.convert_ids_to_tokens(ids[place]))) if alone else "?"
+        pieces.append(group if item is None else item)
         place += 1 if item is None else levels
     say()
     return tuple(pieces)
@@ -139,8 +183,13 @@ def items_by_tokens(vocabulary: Vocabulary) -> dict[tuple[int, ...], int]:
 
 def spoken(pieces: Pieces, items: Sequence[ItemText]) -> str:
     """A rationale as a person reads it, items by title."""
-    said = [piece.strip() if isinstance(piece, str) else f"[{items[piece - 1].title}]" for piece in pieces]
-    return re.sub(r" ([.,:;])", r"\1", " ".join(said))
+
+    def read(piece: str | int | Group) -> str:
+        if isinstance(piece, int):
+            return f"[{items[piece - 1].title}]"
+        return piece.strip() if isinstance(piece, str) else piece.name
+
+    return re.sub(r" ([.,:;])", r"\1", " ".join(map(read, pieces)))
 
 
 def teacher_messages(case: Case, items: Sequence[ItemText]) -> list[dict[str, str]]:
@@ -155,7 +204,7 @@ def teacher_messages(case: Case, items: Sequence[ItemText]) -> list[dict[str, st
 def from_teacher(text: str, case: Case) -> Pieces:
     """Turn a teacher's answer into pieces: ``[n]`` is the n-th line it was shown; a line there is not becomes 0."""
     lines = {str(number): item for number, item in enumerate(case.evidence, start=1)}
-    pieces: list[str | int] = []
+    pieces: list[str | int | Group] = []
     for part, piece in enumerate(CITED.split(text)):
         if part % 2:
             pieces += [lines.get(number, 0) for number in re.findall(r"\d+", piece)]

@@ -94,7 +94,7 @@ def instructed_frame(vocabulary: Vocabulary, instruction: str) -> np.ndarray:
 
 def only(kind: str, pieces: Pieces, dice: np.random.Generator) -> tuple[str, Pieces]:
     """A wish for one kind of item, and a rationale that follows it: what it cites, and that kind."""
-    cited = [piece for piece in pieces if isinstance(piece, int)]
+    cited = [piece for piece in pieces if not isinstance(piece, str)]
     return ONLY[dice.integers(len(ONLY))].format(kind=kind), (*cited, f" {kind}.")
 
 

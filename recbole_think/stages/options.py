@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.options import check
-from recbole_think.prompts.options import TASKS
+from recbole_think.prompts.options import NAMED, TASKS
 
 SOURCES = ("category", "self", "teacher")
 UNLED = ("direct", "resample", "keep")
@@ -147,7 +147,10 @@ class ActivationOptions(WeightOptions):
     target_category: float = 0.0  # category: share that ends with the target's own (the official code: all)
     evidence: int = 10  # k: items of the history nearest to the target
     cited: int = 0  # category: items named
-    kinds: int = 2  # category: what they have in common
+    kinds: int = 2  # category: how much they have in common is named
+    named: str = (
+        "kinds"  # as: kinds (parts of categories), paths (whole ones, without what all share), codes (the first)
+    )
     words: str = "auto"  # a thought is made of: taught (what rationales say), all, auto = taught for category
     shortest: int = 2  # tokens of a rationale
     longest: int = 32
@@ -176,6 +179,7 @@ class ActivationOptions(WeightOptions):
     def __post_init__(self):
         super().__post_init__()
         self._check(self.source in SOURCES, "source", f"must be one of {SOURCES}")
+        self._check(self.named in NAMED, "named", f"must be one of {NAMED}")
         self._check(self.unled in UNLED, "unled", f"must be one of {UNLED}")
         self._check(self.words in ("auto", "taught", "all"), "words", "must be auto, taught or all")
         self._check(

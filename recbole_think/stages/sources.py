@@ -26,6 +26,7 @@ from recbole_think.prompts.rationale import (
     from_teacher,
     items_by_tokens,
     teacher_messages,
+    traits,
 )
 from recbole_think.prompts.templates import EXPLAIN_SYSTEM, EXPLAIN_USER
 from recbole_think.stages.answers import Answers
@@ -52,13 +53,15 @@ class Category:
 
     options: ActivationOptions
     items: Sequence[ItemText]
+    vocabulary: Vocabulary
 
     def explain(self, cases: Sequence[Case]) -> list[Pieces | None]:
         """See ``Source``."""
         options = self.options
+        said = traits(self.items, options.named, self.vocabulary)
         told = (np.random.default_rng(6300).random(len(cases)) < options.target_category).tolist()
         return [
-            category_rationale(case, self.items, options.cited, options.kinds, ends) if case.evidence else None
+            category_rationale(case, self.items, options.cited, options.kinds, ends, said) if case.evidence else None
             for case, ends in zip(cases, told, strict=True)
         ]
 

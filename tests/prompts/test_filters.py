@@ -3,7 +3,7 @@ import pytest
 
 from recbole_think.corpus.items import ItemText
 from recbole_think.prompts.filters import REASONS, Filter, repeats, title_words
-from recbole_think.prompts.rationale import Case, encoded
+from recbole_think.prompts.rationale import Case, Group, encoded
 from tests.small import taught
 
 SIZES = (4, 4)
@@ -54,6 +54,8 @@ KNOWN = after(TOY, WARS, HEAT, target=MATRIX)
         (None, (" something of another kind.",)),
         (None, (TOY, WARS)),
         ("length", (TOY,)),
+        (None, (Group("<a_0>"), Group("<a_1>"), " dark.")),  # those of Toy Story and Star Wars
+        ("ungrounded", (Group("<a_0>"), Group("<a_3>"), " dark.")),
     ],
 )
 def test_a_rationale_is_rejected_for_a_reason_or_learnt_from(judge, reason, pieces):

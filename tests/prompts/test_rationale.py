@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -5,8 +7,10 @@ from recbole_think.corpus.items import ItemText
 from recbole_think.itemic.backbone import tiny
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.vocabulary import extend_tokenizer
+from recbole_think.prompts.options import NAMED
 from recbole_think.prompts.rationale import (
     Case,
+    Group,
     category_rationale,
     category_texts,
     decoded,
@@ -17,6 +21,7 @@ from recbole_think.prompts.rationale import (
     nearest,
     spoken,
     teacher_messages,
+    traits,
 )
 from recbole_think.prompts.templates import RATIONALE_NOTHING
 from recbole_think.prompts.thinking import taught_words
@@ -121,6 +126,36 @@ def test_evidence_of_no_kind_says_something_else():
     assert category_rationale(case(), ITEMS, 3, 2) == (f" {RATIONALE_NOTHING}.",)
 
 
+def test_codes_are_named_as_the_groups_most_of_the_evidence_belongs_to(vocabulary):
+    said = traits(ITEMS, "codes", vocabulary)
+    firsts = [int(first) for first in TABLE[:, 0]]
+    assert said == [[Group(f"<a_{first}>")] for first in firsts]
+    common = max(set(firsts), key=firsts.count)
+    evidence = (firsts.index(common) + 1, *(n for n in range(1, N + 1) if firsts[n - 1] == common))
+    other = next(n for n in range(1, N + 1) if firsts[n - 1] != common)
+    [first, second] = category_rationale(case(other, *evidence), ITEMS, 0, 2, of_items=said)
+    assert (first.name, second.name) == (f"<a_{common}>", f"<a_{firsts[other - 1]}>")
+
+
+def test_paths_are_categories_whole_without_what_all_items_share(vocabulary):
+    shelf = [ItemText("x", {"class": c}) for c in ("Beauty > Make-up > Eyes", "Beauty > Hair", "Beauty", "")]
+    said = traits(shelf, "paths", vocabulary)
+    assert said == [["Make-up > Eyes"], ["Hair"], [], []]
+    assert category_rationale(case(1, 2), shelf, 0, 2, of_items=said) == (" Make-up > Eyes, Hair.",)
+    assert category_rationale(case(3, 4), shelf, 0, 2, of_items=said) == (f" {RATIONALE_NOTHING}.",)
+    assert traits(ITEMS[:2], "paths", vocabulary) == [["Thriller"], ["Children's"]], "all of two films are Action"
+    assert traits(ITEMS, "paths", vocabulary)[3] == ["Beauty > Make-up > Eyes (XL)"], "nothing is shared"
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_whatever_is_named_every_token_of_it_is_among_the_taught_words(vocabulary, named):
+    said = traits(ITEMS, named, vocabulary)
+    words = set(taught_words(category_texts(ITEMS, said), vocabulary).tolist())
+    for first, second in itertools.product(range(1, N + 1), repeat=2):
+        pieces = category_rationale(case(first, second, target=first), ITEMS, 0, 2, True, said)
+        assert words.issuperset(encoded(pieces, vocabulary)), pieces
+
+
 def test_every_token_a_rationale_can_say_is_among_the_taught_words(vocabulary):
     words = set(taught_words(category_texts(ITEMS), vocabulary).tolist())
     dice = np.random.default_rng(0)
@@ -169,9 +204,21 @@ def test_codes_that_name_no_item_are_decoded_as_a_question(vocabulary):
         return decoded(list(ids), vocabulary, items_of)
 
     assert read(a, b) == ("?", "?"), "no such item"
-    assert read(*one, *two, a) == (1, 2, "?"), "broken off"
+    assert read(*one, *two, b) == (1, 2, "?"), "a second code without its first"
     assert read(b, *one) == ("?", 1), "a code too many, and the item after it is found"
-    assert read(one[1], one[0]) == ("?", "?"), "in the wrong order"
+    assert read(one[1], one[1]) == ("?", "?"), "without a first code"
+
+
+def test_a_first_code_alone_is_the_group_of_items_that_begin_with_it(vocabulary):
+    items_of = items_by_tokens(vocabulary)
+    one, two = vocabulary.item_tokens[:2].tolist()
+    group = Group(f"<a_{TABLE[0][0]}>")
+    assert decoded([one[0]], vocabulary, items_of) == (group,)
+    assert decoded([*two, one[0]], vocabulary, items_of) == (2, group)
+    assert decoded([one[1], one[0], one[0]], vocabulary, items_of) == ("?", group, group)
+    pieces = (group, 2, Group("<a_3>"), Group("<a_3>"), " War.", Group("<a_0>"), 1)
+    assert decoded(encoded(pieces, vocabulary), vocabulary, items_of) == pieces
+    assert spoken(pieces, ITEMS).startswith(f"{group.name} [Thing 2] <a_3> <a_3> War. <a_0> [Thing 1]")
 
 
 def test_marks_within_a_thought_are_decoded_as_a_question(vocabulary):

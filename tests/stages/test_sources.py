@@ -6,7 +6,7 @@ from recbole_think.corpus.histories import from_pairs
 from recbole_think.corpus.items import ItemText
 from recbole_think.errors import InputError
 from recbole_think.prompts.filters import Filter
-from recbole_think.prompts.rationale import Case
+from recbole_think.prompts.rationale import Case, Group
 from recbole_think.prompts.thinking import all_words
 from recbole_think.stages.activation import Activation, Means
 from recbole_think.stages.answers import Answers
@@ -71,20 +71,26 @@ def test_what_a_source_took_stands_in_the_figures_of_the_stage_also_where_it_was
 
 
 def test_categories_take_nothing():
-    source = Category(ActivationOptions(), ITEMS)
+    source = Category(ActivationOptions(), ITEMS, taught(TABLE, SIZES)[1])
     assert all(source.explain(CASES)) and source.costs() == {}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_asked_share_of_rationales_ends_with_the_category_of_the_target(share):
-    source = Category(ActivationOptions(target_category=share), ITEMS)
+    source = Category(ActivationOptions(target_category=share), ITEMS, taught(TABLE, SIZES)[1])
     given = source.explain(CASES * 200)
     ends = [any("Next:" in str(piece) for piece in pieces) for pieces in given]
     assert np.mean(ends) == pytest.approx(share, abs=0.1)  # 5 standard errors
     assert given == source.explain(CASES * 200), "the same cases whenever they are asked about"
 
 
-@pytest.mark.parametrize("wrong", [{"target_category": 1.5}, {"target_category": 0.5, "kinds": 0}])
+def test_what_is_named_is_what_the_options_say():
+    vocabulary = taught(TABLE, SIZES)[1]
+    [said, *_] = Category(ActivationOptions(named="codes"), ITEMS, vocabulary).explain(CASES[:1])
+    assert said == tuple(dict.fromkeys(Group(f"<a_{TABLE[item - 1][0]}>") for item in (1, 2)))
+
+
+@pytest.mark.parametrize("wrong", [{"named": "titles"}, {"target_category": 1.5}, {"target_category": 0.5, "kinds": 0}])
 def test_a_share_that_is_none_or_leaves_rationales_without_a_word_is_refused(wrong):
     with pytest.raises(InputError, match="activation"):
         ActivationOptions(**wrong)
