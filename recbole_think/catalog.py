@@ -31,6 +31,8 @@ class Entry:
 CATALOG = {
     "OneRecThink": Entry("recbole_think.model:OneRecThink", "recbole_think.trainer:ThinkTrainer"),
     "Pop": Entry("recbole_think.rivals.popularity:Pop", TRADITIONAL),
+    "CoOccurrence": Entry("recbole_think.rivals.heuristics:CoOccurrence", TRADITIONAL),
+    "TextSimilarity": Entry("recbole_think.rivals.heuristics:TextSimilarity", TRADITIONAL),
     "Random": Entry(f"{GENERAL}:Random", TRADITIONAL),
     "ItemKNN": Entry(f"{GENERAL}:ItemKNN", TRADITIONAL),
     "BPR": Entry(f"{GENERAL}:BPR", PLAIN),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from recbole.trainer import Trainer
 
-from recbole_think import evaluation, leaderboard, record
+from recbole_think import evaluation, experiment, record
 from recbole_think.catalog import CATALOG
 from recbole_think.errors import InputError
 from recbole_think.evaluation import evaluate, set_mask
@@ -342,7 +342,7 @@ def test_a_relative_data_path_is_read_from_where_the_command_was_given(tmp_path,
 
 
 def test_a_finished_run_is_kept_when_its_popularity_row_fails(toy_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(leaderboard, "shared_settings", lambda _: {"data_path": str(tmp_path / "nowhere")})
+    monkeypatch.setattr(experiment, "shared_settings", lambda _: {"data_path": str(tmp_path / "nowhere")})
     with contextlib.suppress(InputError):
         run("BPR", "toy", config_dict=settings("BPR", toy_path, tmp_path / "run"))
     assert (tmp_path / "run" / "metrics.json").is_file()
