@@ -39,6 +39,7 @@ CATALOG = {
     "NARM": Entry(f"{SEQUENTIAL}:NARM", PLAIN),
     "SASRec": Entry(f"{SEQUENTIAL}:SASRec", PLAIN),
     "SASRecAll": Entry("recbole_think.rivals.sasrec:SASRecAll", WINDOWS),
+    "HSTU": Entry("recbole_think.rivals.hstu:HSTU", WINDOWS),
     "BERT4Rec": Entry(f"{SEQUENTIAL}:BERT4Rec", PLAIN),
     "HGN": Entry(f"{SEQUENTIAL}:HGN", PLAIN),
     "LightSANs": Entry(f"{SEQUENTIAL}:LightSANs", PLAIN),
