@@ -18,6 +18,7 @@ GENERAL = "recbole.model.general_recommender"
 SEQUENTIAL = "recbole.model.sequential_recommender"
 PLAIN = "recbole.trainer:Trainer"
 TRADITIONAL = "recbole.trainer:TraditionalTrainer"
+WINDOWS = "recbole_think.rivals.windows:WindowTrainer"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ CATALOG = {
     "GRU4Rec": Entry(f"{SEQUENTIAL}:GRU4Rec", PLAIN),
     "NARM": Entry(f"{SEQUENTIAL}:NARM", PLAIN),
     "SASRec": Entry(f"{SEQUENTIAL}:SASRec", PLAIN),
-    "SASRecAll": Entry("recbole_think.rivals.sasrec:SASRecAll", "recbole_think.rivals.sasrec:WindowTrainer"),
+    "SASRecAll": Entry("recbole_think.rivals.sasrec:SASRecAll", WINDOWS),
+    "HSTU": Entry("recbole_think.rivals.hstu:HSTU", WINDOWS),
     "BERT4Rec": Entry(f"{SEQUENTIAL}:BERT4Rec", PLAIN),
     "HGN": Entry(f"{SEQUENTIAL}:HGN", PLAIN),
     "LightSANs": Entry(f"{SEQUENTIAL}:LightSANs", PLAIN),

@@ -18,6 +18,7 @@ CATALOGUE = [
     "NARM",
     "SASRec",
     "SASRecAll",
+    "HSTU",
     "BERT4Rec",
     "HGN",
     "LightSANs",
