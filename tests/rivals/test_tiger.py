@@ -18,11 +18,12 @@ from tests.toy import N_ITEMS, settings, write_toy
 EXACT = {"atol": 2e-5, "rtol": 1e-4}
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
+@pytest.fixture(scope="module", params=[2, 3])
+def world(tmp_path_factory, request):
     """A small TIGER with weights large enough for answers to differ, and the split it was built for."""
     place = tmp_path_factory.mktemp("tiger")
     given = settings("TIGER", write_toy(place / "data"), place / "run", MAX_ITEM_LIST_LENGTH=6)
+    given["itemic"] = {**given["itemic"], "levels": request.param, "size": 10 - 2 * request.param}
     config = ThinkConfig("TIGER", "toy", config_dict=given)
     (place / "run").mkdir()
     config["cache_dir"] = str(place / "cache")
@@ -108,7 +109,7 @@ def batch_of(model, *pairs):
 def test_the_loss_is_the_mean_negative_log_probability_of_a_code(world):
     model, _ = world
     pairs = [([3, 7, 1, 9], 4), ([5], 6), ([2, 2, 8, 4, 6, 1], 24)]
-    wanted = -np.mean([scored(model, asked(model, history)[0], item) for history, item in pairs]) / 2
+    wanted = -np.mean([scored(model, asked(model, history)[0], item) for history, item in pairs]) / model.ranker.trie.levels
     assert float(model.calculate_loss(batch_of(model, *pairs)).detach()) == pytest.approx(wanted, rel=1e-5)
 
 
@@ -214,4 +215,4 @@ def test_prompts_are_as_long_as_they_are_said_to_be(world):
     users, lengths = model.users_and_lengths(interaction)
     prompts = model.asked(interaction).prompts
     assert lengths.tolist() == [len(prompt) for prompt in prompts] and len(users) == len(prompts)
-    assert itertools.chain(*prompts) and max(map(len, prompts)) <= 1 + 2 * 6
+    assert itertools.chain(*prompts) and max(map(len, prompts)) <= 1 + model.ranker.trie.levels * 6
