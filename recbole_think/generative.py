@@ -19,6 +19,7 @@ from recbole.utils import InputType
 from recbole_think.artifacts import read_json, require_same, write_json
 from recbole_think.corpus.histories import Histories, training_histories
 from recbole_think.corpus.items import read_items
+from recbole_think.errors import InputError
 from recbole_think.inputs import atomic_file
 from recbole_think.itemic import exchange
 from recbole_think.itemic.codes import Codes, health
@@ -54,6 +55,9 @@ class GenerativeRecommender(SequentialRecommender):
         self.item_mask: Histories | None = None  # set by evaluation.set_mask
         self.ready: Iterator[tuple[int, list[int]]] | None = None  # user and list of rows ranked ahead
         self.user_field = config["USER_ID_FIELD"]
+        self.processes = config["eval_processes"]  # that make lists side by side
+        if not isinstance(self.processes, int) or self.processes < 1:
+            raise InputError(f"eval_processes must be a whole number of at least 1, got {self.processes!r}")
         self.raw_ids = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
         self.items, without = read_items(atomic_file(config, "item"), config["ITEM_ID_FIELD"], self.raw_ids)
         if without:

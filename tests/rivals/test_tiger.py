@@ -109,7 +109,9 @@ def batch_of(model, *pairs):
 def test_the_loss_is_the_mean_negative_log_probability_of_a_code(world):
     model, _ = world
     pairs = [([3, 7, 1, 9], 4), ([5], 6), ([2, 2, 8, 4, 6, 1], 24)]
-    wanted = -np.mean([scored(model, asked(model, history)[0], item) for history, item in pairs]) / model.ranker.trie.levels
+    wanted = (
+        -np.mean([scored(model, asked(model, history)[0], item) for history, item in pairs]) / model.ranker.trie.levels
+    )
     assert float(model.calculate_loss(batch_of(model, *pairs)).detach()) == pytest.approx(wanted, rel=1e-5)
 
 
