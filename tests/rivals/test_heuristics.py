@@ -1,5 +1,7 @@
 """Two heuristics whose every list can be said beforehand."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_the_last_item_alone_decides_and_popularity_among_equals(tmp_path):
     met = [visited[:-2] for visited in walks().values()]
     followed = [0.0] * (N_ITEMS + 1)
     for visited in met:
-        for one, other in zip(visited, visited[1:], strict=False):
+        for one, other in itertools.pairwise(visited):
             if one == names[7]:
                 followed[list(names).index(other)] += 1
     ranked, found = sorted(range(1, N_ITEMS + 1), key=lambda item: -followed[item]), after(model, 7)
