@@ -116,6 +116,8 @@ def read_board(path: Path, quick: bool = False) -> Board:
 
 def _jobs(path: Path, board: Mapping, name: str, row: Any, shared: Mapping, over: Mapping | None) -> list[Job]:
     _require_keys(path, f"row {name!r}", row, ROW_KEYS, {"model"})
+    if "," in name:
+        raise InputError(f"{path}, row {name!r}: --rows separates names by commas, so they may hold none")
     try:
         catalog.lookup(row["model"])
     except InputError as why:

@@ -66,6 +66,7 @@ def test_the_quick_variant_has_fewer_rows_one_seed_each_and_results_of_its_own(t
         ("  thinks:", "  SASRec CE:", "would share the file name 'SASRec-CE-1'"),
         ("options: {epochs: 3, topk: [10]}", "options: 3", "options of row 'SASRec-CE' must be a block"),
         ("title: A toy", "title: [", "is not YAML"),
+        ("  thinks:", "  'thinks, twice':", "row 'thinks, twice': --rows separates names by commas"),
     ],
 )
 def test_what_is_wrong_is_said_and_where(tmp_path, old, new, said):
