@@ -15,6 +15,7 @@ from recbole_think.leaderboard.board import Board
 from recbole_think.leaderboard.compare import compare, read_side
 from recbole_think.leaderboard.page import write_pages
 from recbole_think.leaderboard.ranks import file_name
+from recbole_think.leaderboard.reported import reported
 from recbole_think.leaderboard.rows import COLUMNS
 from recbole_think.leaderboard.standings import standings
 from recbole_think.paired import bootstrap_p, interval, of_ranks
@@ -140,3 +141,12 @@ def test_a_board_without_rows_has_a_page_too(tmp_path):
     board = Board("toy", "A toy", "toy", (), quick=False)
     _, told, page = write_pages(board, tmp_path / "toy.csv", [], ["a, seed 1"])
     assert "Not made yet" in told.read_text() and in_browser(page).problems == []
+
+
+def test_published_numbers_stand_in_a_table_of_their_own(tmp_path):
+    assert {row["model"] for row in reported("beauty")} >= {"SASRec", "TIGER", "OneRec-Think"}
+    assert reported("no such data set") == []
+    board = Board("beauty", "Beauty", "beauty", (), quick=False)
+    _, told, page = write_pages(board, tmp_path / "beauty.csv", [], [])
+    assert "by their own rules" in told.read_text() and "| OneRec-Think | .0563 |" in told.read_text()
+    assert "Published by others" in page.read_text()
