@@ -71,7 +71,7 @@ def test_the_wheel_carries_every_module_yaml_and_committed_result(wheel):
         assert found
         wanted |= found
     page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "recbole_think" / "page").iterdir()}
-    assert len(page) == 3
+    assert len(page) == 4
     wanted |= page
     assert names == wanted, "everything, and nothing else"
     assert "recbole-think" in entry_points

@@ -1,6 +1,7 @@
 """A leaderboard as Markdown: ``<name>.md`` beside its CSV."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from recbole_think.leaderboard.standings import METRIC, SHOWN, Standing, Standings
 from recbole_think.wording import duration, spoken
@@ -16,28 +17,35 @@ RULES = (
 )  # fmt: skip
 
 
-def markdown(
-    title: str, tables: Sequence[Standings], failed: Sequence[Mapping[str, str]], missing: Sequence[str]
-) -> str:
-    """The whole page.
+@dataclass(frozen=True)
+class Content:
+    """What a leaderboard's page tells."""
 
-    Args:
-        title: of the board.
-        tables: how rows stand, by masking.
-        failed: row, reason and log of those that failed.
-        missing: rows not made yet.
-    """
-    parts = [f"# {title}", "\n".join(f"- {rule}" for rule in RULES)]
-    for table in tables:
+    title: str
+    tables: Sequence[Standings]  # how rows stand, by masking
+    failed: Sequence[Mapping[str, str]]  # row, reason and log of those that failed
+    missing: Sequence[str]  # rows not made yet
+    reported: Sequence[Mapping[str, str]]  # what others published
+
+
+def markdown(page: Content) -> str:
+    """The whole page."""
+    parts = [f"# {page.title}", "\n".join(f"- {rule}" for rule in RULES)]
+    for table in page.tables:
         parts += [f"## Items met before {'cannot' if table.masked else 'can'} be recommended", _table(table.rows)]
-    if failed:
-        parts += [
-            "## Failed",
-            "\n".join(f"- **{one['row']}**: {one['reason']} (log: `{one['log']}`)" for one in failed),
-        ]
-    if missing:
-        parts += ["## Not made yet", ", ".join(missing)]
+    if page.failed:
+        told = [f"- **{one['row']}**: {one['reason']} (log: `{one['log']}`)" for one in page.failed]
+        parts += ["## Failed", "\n".join(told)]
+    if page.missing:
+        parts += ["## Not made yet", "; ".join(page.missing)]
+    if page.reported:
+        parts += ["## Published by others, by their own rules", _lines(list(page.reported[0]), page.reported)]
     return "\n\n".join(parts) + "\n"
+
+
+def _lines(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+    cells = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _table(rows: Sequence[Standing]) -> str:

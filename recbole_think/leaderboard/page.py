@@ -7,8 +7,9 @@ from typing import Any
 from recbole_think.artifacts import write_text
 from recbole_think.leaderboard import charts
 from recbole_think.leaderboard.board import Board
-from recbole_think.leaderboard.markdown import RULES, markdown
-from recbole_think.leaderboard.standings import METRIC, SHOWN, Standings, standings
+from recbole_think.leaderboard.markdown import RULES, Content, markdown
+from recbole_think.leaderboard.reported import reported
+from recbole_think.leaderboard.standings import METRIC, SHOWN, standings
 from recbole_think.report import render
 
 
@@ -23,16 +24,17 @@ def write_pages(board: Board, path: Path, failed: Sequence[Mapping[str, str]], m
     """
     title = board.title + (" (quick: fewer rows and epochs, not results)" if board.quick else "")
     tables = [standings(path, masked) for masked in (True, False)]
-    files = {".md": markdown(title, tables, failed, missing), ".html": page(title, tables, failed, missing)}
+    content = Content(title, tables, failed, missing, reported(board.dataset))
+    files = {".md": markdown(content), ".html": html(content)}
     for suffix, text in files.items():
         write_text(path.with_suffix(suffix), text)
     return [path, *(path.with_suffix(suffix) for suffix in files)]
 
 
-def page(title: str, tables: Sequence[Standings], failed: Sequence[Mapping[str, str]], missing: Sequence[str]) -> str:
+def html(content: Content) -> str:
     """The page as HTML."""
     drawn: dict[str, Any] = {}
-    for table in tables:
+    for table in content.tables:
         if not table.rows or table.about is None:
             continue
         name = "masked" if table.masked else "free"
@@ -44,8 +46,4 @@ def page(title: str, tables: Sequence[Standings], failed: Sequence[Mapping[str, 
             f"{name}-target": charts.by_quarter(table.rows, table.about.target_count),
             f"{name}-overlap": charts.overlap(table),
         }
-    content = {
-        "title": title, "tables": tables, "failed": failed, "missing": missing, "rules": RULES, "shown": SHOWN,
-        "metric": METRIC,
-    }  # fmt: skip
-    return render("board.html", content, drawn)
+    return render("board.html", {**vars(content), "rules": RULES, "shown": SHOWN, "metric": METRIC}, drawn)
