@@ -50,7 +50,6 @@ class Runner:
     board: Board
     results: Path  # its CSV
     folder: Path  # of run folders and logs
-    program: Path  # run_recbole_think.py
     jobs: int = 1  # processes side by side
     words: Sequence[str] = ()  # more of every command: paths of this machine
     report: Callable[[], object] = lambda: None  # called whenever a row was added
@@ -120,7 +119,7 @@ class Runner:
         environment = {**dict.fromkeys(THREADS, threads), **os.environ} if self.jobs > 1 else dict(os.environ)
         with (self.folder / f"{job.name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, str(self.program), *words], stdout=log, stderr=subprocess.STDOUT, env=environment,
+                [sys.executable, "-m", "recbole_think", *words], stdout=log, stderr=subprocess.STDOUT, env=environment,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
