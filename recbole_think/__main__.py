@@ -1,4 +1,4 @@
-"""``python -m recbole_think --model=... --dataset=...``: what ``run_recbole_think.py`` does, wherever the package is."""
+"""``python -m recbole_think --model=... --dataset=...``: as ``run_recbole_think.py``, wherever the package is."""
 
 from recbole_think.cli import entry
 
