@@ -1,4 +1,4 @@
-"""``python -m recbole_think.leaderboard``: make a leaderboard, add a finished run to one, or compare two of its rows."""
+"""``python -m recbole_think.leaderboard``: make a leaderboard, add a finished run to one, compare two of its rows."""
 
 import argparse
 import sys
