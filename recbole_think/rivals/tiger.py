@@ -43,6 +43,8 @@ PROMPT, TARGET = "prompt", "target"  # fields of a training batch
 class TigerOptions:
     """Sizes of the T5, and how lists are made (YAML block ``tiger:``)."""
 
+    think: ClassVar[bool] = False  # never
+
     layers: int = 4  # of the encoder, and of the decoder
     heads: int = 6
     width: int = 128
@@ -64,6 +66,11 @@ class TigerOptions:
     @property
     def candidates(self) -> int:
         """Items that are looked at for one list."""
+        return self.num_beams
+
+    @property
+    def shortest_list(self) -> int:
+        """Items a list holds at least, where the catalogue has as many."""
         return self.num_beams
 
 
