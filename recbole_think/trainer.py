@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recbole_think.decoding.options import DecodeOptions
     from recbole_think.prompts.filters import Filter
     from recbole_think.prompts.material import Material
+    from recbole_think.prompts.soft import Soft
     from recbole_think.ranker import Thought
     from recbole_think.stages.activation import Means
     from recbole_think.stages.enhancement import Thinking
@@ -72,7 +73,7 @@ class ThinkTrainer(Trainer):
         known: list[Stage] = [
             TokenWarmup(options["token_warmup"], self.material, self._judge),
             MultiTask(options["multi_task"], self.material, self._judge),
-            Recommendation(options["recommendation"], options["prompts"].max_history),
+            Recommendation(options["recommendation"], options["prompts"].max_history, *self._teachers()),
             Activation(options["activation"], options["prompts"].max_history, self._means()),
         ]  # fmt: skip
         if "enhancement" in wanted:  # trl takes a while to import
@@ -83,6 +84,24 @@ class ThinkTrainer(Trainer):
                 Enhancement(options["enhancement"], options["rewards"], self._thinking(), self._held_out, fresh)
             )
         return [stage for stage in known if stage.name in wanted]
+
+    def _teachers(self) -> tuple[Callable[[Histories], Callable[[slice], Soft]] | None, dict[str, Any]]:
+        """What teachers say of the items predicted in a window of histories, and what decides it."""
+        options = self.model.options["recommendation"]
+        if not options.teachers:
+            return None, {}
+        from recbole_think.distillation import facts, taught_by
+        from recbole_think.prompts.soft import Soft, SoftTable
+
+        def ask(histories: Histories) -> Callable[[slice], Soft]:
+            items, shares = taught_by(
+                options.teachers, histories, self.model.fingerprint, options.teacher_items, options.teacher_temperature,
+                bool(self.config["show_progress"]),
+            )  # fmt: skip
+            table = SoftTable(self.model.codes.table, histories.items, items, shares)
+            return lambda span: Soft(table, slice(span.start + 1, span.stop))
+
+        return ask, {"teachers": facts(options.teachers)}
 
     def _means(self) -> Means:
         from recbole_think.stages.activation import Means

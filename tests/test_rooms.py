@@ -23,6 +23,7 @@ TOUCH_RECBOLE = {
     "config.py", "experiment.py", "model.py", "trainer.py", "evaluation.py", "catalog.py", "rivals", "loading.py",
     "fit_state.py",
     "generative.py",
+    "distillation.py",
     "plan.py", "scoring.py",
 }  # fmt: skip
 TOUCH_TRANSFORMERS = {
