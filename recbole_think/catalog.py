@@ -38,6 +38,7 @@ CATALOG = {
     "NARM": Entry(f"{SEQUENTIAL}:NARM", PLAIN),
     "SASRec": Entry(f"{SEQUENTIAL}:SASRec", PLAIN),
     "SASRecAll": Entry("recbole_think.rivals.sasrec:SASRecAll", "recbole_think.rivals.sasrec:WindowTrainer"),
+    "ReaRec": Entry("recbole_think.rivals.rearec:ReaRec", "recbole_think.rivals.sasrec:WindowTrainer"),
     "BERT4Rec": Entry(f"{SEQUENTIAL}:BERT4Rec", PLAIN),
     "HGN": Entry(f"{SEQUENTIAL}:HGN", PLAIN),
     "LightSANs": Entry(f"{SEQUENTIAL}:LightSANs", PLAIN),

@@ -18,6 +18,7 @@ CATALOGUE = [
     "NARM",
     "SASRec",
     "SASRecAll",
+    "ReaRec",
     "BERT4Rec",
     "HGN",
     "LightSANs",

@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "NARM": {"embedding_size": 16, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 12},
     "SASRec": _TRANSFORMER,
     "SASRecAll": {**_TRANSFORMER, "train_batch_size": 16},
+    "ReaRec": {**_TRANSFORMER, "train_batch_size": 16},
     "BERT4Rec": _TRANSFORMER,
     "HGN": {"embedding_size": 16, "MAX_ITEM_LIST_LENGTH": 12},
     "LightSANs": _TRANSFORMER,
