@@ -19,6 +19,8 @@ CATALOGUE = [
     "SASRec",
     "SASRecAll",
     "HSTU",
+    "ReaRec",
+    "TIGER",
     "BERT4Rec",
     "HGN",
     "LightSANs",

@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
         },
         "MAX_ITEM_LIST_LENGTH": 12, "train_batch_size": 64, "eval_step": 1,
     },
+    "ReaRec": {**_TRANSFORMER, "train_batch_size": 16},
     "BERT4Rec": _TRANSFORMER,
     "HGN": {"embedding_size": 16, "MAX_ITEM_LIST_LENGTH": 12},
     "LightSANs": _TRANSFORMER,

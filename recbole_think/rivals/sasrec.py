@@ -62,27 +62,40 @@ class SASRecAll(SASRec):
         return (functional.softplus(-better) + functional.softplus(worse)).mean()
 
     def encode(self, items: Tensor) -> Tensor:
-        """Read windows, int64 [B, T], zeros behind the end; return what each position knows, [B, T, d].
+        """Read windows, int64 [B, T], zeros behind the end; return what each position knows, [B, T, d]."""
+        return self._pass(
+            self._placed(items), future(items.shape[1], items.device), [[] for _ in self.trm_encoder.layer]
+        )
 
-        The causal mask hides the padding too, since it lies behind every real item.
+    def _placed(self, items: Tensor) -> Tensor:
+        """Item and place, [B, T, d]."""
+        return self.item_embedding(items) + self.position_embedding.weight[: items.shape[1]]
+
+    def _pass(self, state: Tensor, mask: Tensor, pasts: list[list[tuple[Tensor, Tensor]]]) -> Tensor:
+        """Send states [B, T, d] through the transformer, once.
+
+        Args:
+            state: what enters.
+            mask: [T, S], added to the scores of every head; S = T for this pass and for each one before.
+            pasts: keys and values of each layer, one pair per pass; this pass adds its own.
         """
-        length = items.shape[1]
-        state = self.item_embedding(items) + self.position_embedding.weight[:length]
         state = self._dropped(self.LayerNorm(state), self.hidden_dropout_prob)
-        future = torch.full((length, length), -torch.inf, device=items.device).triu(1)
-        for layer in self.trm_encoder.layer:
-            state = self._attend(layer.multi_head_attention, state, future)
+        for layer, past in zip(self.trm_encoder.layer, pasts, strict=True):
+            state = self._attend(layer.multi_head_attention, state, mask, past)
             state = self._feed(layer.feed_forward, state)
         return state
 
-    def _attend(self, module, state: Tensor, future: Tensor) -> Tensor:
-        """RecBole's MultiHeadAttention; ``future`` [T, T] is added to the scores of every head."""
+    def _attend(self, module, state: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """RecBole's MultiHeadAttention, which here may also look at earlier passes; see ``_pass``."""
         size = module.attention_head_size
         query, key, value = (
             part(state).unflatten(2, (-1, size)).transpose(1, 2)  # [B, H, T, d / H]
             for part in (module.query, module.key, module.value)
         )
-        scores = (query / size**0.5) @ key.transpose(2, 3) + future
+        past.append((key, value))
+        if len(past) > 1:
+            key, value = (torch.cat(parts, 2) for parts in zip(*past, strict=True))  # [B, H, S, d / H]
+        scores = (query / size**0.5) @ key.transpose(2, 3) + mask
         read = self._dropped(scores.softmax(-1), self.attn_dropout_prob) @ value
         read = module.dense(read.transpose(1, 2).flatten(2))  # [B, T, d]
         return module.LayerNorm(self._dropped(read, self.hidden_dropout_prob) + state)
@@ -95,6 +108,11 @@ class SASRecAll(SASRec):
 
     def _dropped(self, values: Tensor, rate: float) -> Tensor:
         return dropout(values, rate, self.training)
+
+
+def future(length: int, device: torch.device) -> Tensor:
+    """The causal mask, [T, T]; it hides the padding too, since that lies behind every real item."""
+    return torch.full((length, length), -torch.inf, device=device).triu(1)
 
 
 def negatives(rows: Tensor, n_items: int) -> Tensor:

@@ -299,7 +299,7 @@ def test_the_weights_of_the_best_epoch_are_scored_and_not_those_of_the_last(toy_
         assert torch.equal(weights, three.trainer.model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("model", ["BPR", "SASRec", "SASRecAll", "HSTU"])
+@pytest.mark.parametrize("model", ["BPR", "SASRec", "SASRecAll", "HSTU", "ReaRec"])
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(model, toy_path, tmp_path):
     first, again, other = (
         run(model, "toy", config_dict=settings(model, toy_path, tmp_path / name, seed=seed))["metrics"]
@@ -310,7 +310,7 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(model, toy
     assert first["data_fingerprint"] == other["data_fingerprint"], "the seed may not change the split"
 
 
-@pytest.mark.parametrize("model", ["BPR", "SASRec", "SASRecAll", "HSTU"])
+@pytest.mark.parametrize("model", ["BPR", "SASRec", "SASRecAll", "HSTU", "ReaRec"])
 def test_a_history_longer_than_the_model_reads_is_masked_whole(model, toy_path, tmp_path, monkeypatch):
     more = {"mask_history": True} | ({"MAX_ITEM_LIST_LENGTH": 3} if model != "BPR" else {})
     opened = run_opened(model, settings(model, toy_path, tmp_path / "run", **more))
