@@ -44,7 +44,8 @@ class OneRecThink(GenerativeRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.options = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
-        self.thinks = "activation" in config["stages"]  # whether it has learnt to; for a while another, see trainer.py
+        self.thinks = "activation" in config["stages"]  # whether it has learnt to
+        self.judged: bool | None = None  # while a stage judges its weights: whether lists are made after thinking
         self.profiles = self._read_profiles(config, dataset)
         backbone = self._load_backbone()  # before the codes: what is wrong with it should be known early
         self.codes, self.health = self.make_codes(self.options["itemic"])
@@ -104,7 +105,8 @@ class OneRecThink(GenerativeRecommender):
     def decode(self):
         """How lists are made now."""
         options = self.options["decode"]
-        return replace(options, think=options.think and self.thinks)
+        wanted = options.think if self.judged is None else self.judged
+        return replace(options, think=wanted and self.thinks)
 
     def think(
         self, prompts: list[np.ndarray], mask_of: "MaskOf", options=None, targets: np.ndarray | None = None

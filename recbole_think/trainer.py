@@ -34,12 +34,15 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def answering(model, think: bool) -> Iterator[None]:
-    """Within the block a model answers after thinking (where ``decode.think`` says so too), or directly."""
-    before, model.thinks = model.thinks, think
+    """Within the block a model answers after thinking, or directly, whatever ``decode.think`` says.
+
+    So the weights a stage keeps do not depend on that switch, and a twin without thinking is the very same model.
+    """
+    before, model.judged = model.judged, think
     try:
         yield
     finally:
-        model.thinks = before
+        model.judged = before
 
 
 class ThinkTrainer(Trainer):
@@ -108,6 +111,8 @@ class ThinkTrainer(Trainer):
 
         model, options = self.model, self.model.options
         leans_on = {name: asdict(options[name]) for name in ("decode", "teacher")}
+        for name in ("think", "num_beams"):  # how lists are made in the end, and without thinking
+            del leans_on["decode"][name]
         return Means(self._source, model.item_vectors, self._filter(), self._think, model.ranker.words, leans_on)
 
     def _thinking(self) -> Thinking:

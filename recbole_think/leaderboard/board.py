@@ -171,4 +171,6 @@ def _require_distinct(path: Path, jobs: list[Job]) -> None:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
     return "~" if value is None else str(value)

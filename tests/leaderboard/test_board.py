@@ -41,6 +41,7 @@ def test_every_row_and_seed_is_a_job_with_a_command_of_its_own(tmp_path):
     other = board_of(tmp_path, GOOD.replace("epochs: 3", "epochs: 4"))
     assert other.jobs[1].name != board.jobs[1].name and other.jobs[2].name == board.jobs[2].name
     assert board.jobs[3].stages_from == "Pop"
+    assert "'--stages=[recommendation]'" in board.jobs[3].command
     assert "--decode.think=True" in board.jobs[3].command, "a row's own options are laid over the shared ones"
 
 
