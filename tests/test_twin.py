@@ -1,4 +1,4 @@
-"""``decode.think`` is the one switch between a model that thinks and its twin: the same weights, answered either way."""
+"""``decode.think`` is the one switch between a model that thinks and its twin: the same weights, either way."""
 
 from recbole_think.experiment import run
 from recbole_think.resume import weights_digest
