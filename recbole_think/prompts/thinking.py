@@ -76,6 +76,13 @@ def all_words(vocabulary: Vocabulary) -> np.ndarray:
     return np.array([token for token in range(len(tokenizer)) if token not in never], dtype=np.int64)
 
 
+def plain_words(vocabulary: Vocabulary) -> np.ndarray:
+    """Tokens an explanation may be made of: words, and the end of a turn; no codes, no marks. int64 [W], rising."""
+    tokenizer = vocabulary.tokenizer
+    never = {*tokenizer.all_special_ids, *vocabulary.marks} - {tokenizer.eos_token_id}
+    return np.array([token for token in range(vocabulary.first) if token not in never], dtype=np.int64)
+
+
 def instructed_frame(vocabulary: Vocabulary, instruction: str) -> np.ndarray:
     """The chat of the recommendation task with a wish of the person's behind their request: int64 token ids.
 

@@ -29,6 +29,7 @@ from recbole_think.prompts.rationale import (
     traits,
 )
 from recbole_think.prompts.templates import EXPLAIN_SYSTEM, EXPLAIN_USER
+from recbole_think.prompts.thinking import plain_words
 from recbole_think.stages.answers import Answers
 from recbole_think.stages.options import ActivationOptions
 from recbole_think.stages.teaching import Asker
@@ -72,7 +73,11 @@ class Category:
 
 @dataclass(frozen=True)
 class Own:
-    """The aligned model itself, given the pruned context and the target (as in the paper)."""
+    """The aligned model itself, given the pruned context and the target (as in the paper), in words alone.
+
+    Codes learn to compete with those of their level and never with words, so how a code and a word compare in one
+    softmax is anybody's guess: after the recommendation stage a model free to say both says nothing but codes.
+    """
 
     model: Any
     vocabulary: Vocabulary
@@ -88,11 +93,12 @@ class Own:
         vocabulary, items_of = self.vocabulary, items_by_tokens(self.vocabulary)
         frame = [template_ids(vocabulary.tokenizer, part) for part in self._frame()]
         prompts = [self._prompt(frame, case) for case in cases]
-        who = digest([self._weights(), self.longest, TEMPERATURE, self.seed])
+        who = digest([self._weights(), self.longest, TEMPERATURE, self.seed, "words"])
         keys = [digest([who, prompt.tolist()], 24) for prompt in prompts]
         known = self.answers.known(keys)
         missing = [place for place, key in enumerate(keys) if key not in known]
         options = SampleOptions(1, self.longest + 1, TEMPERATURE)
+        words = torch.from_numpy(plain_words(vocabulary))
         stop, begin = vocabulary.tokenizer.eos_token_id, time.perf_counter()
         batches = token_batches([len(prompts[place]) for place in missing], TOGETHER)
         with tqdm(total=len(missing), desc="explaining", unit="case", disable=not self.show_progress) as bar:
@@ -100,7 +106,7 @@ class Own:
                 some = [missing[row] for row in rows]
                 ids, mask = prompt_batch([prompts[place] for place in some], vocabulary.tokenizer.pad_token_id)
                 noise = noise_of([(self.seed, int(keys[place][:8], 16)) for place in some], options)
-                said = sample(self.model, ids, mask, options, stop, noise)
+                said = sample(self.model, ids, mask, options, stop, noise, words)
                 for row, place in enumerate(some):
                     answer = said.tokens[row, 0, : int(said.lengths[row, 0]) - 1].tolist()
                     known[keys[place]] = " ".join(map(str, answer))

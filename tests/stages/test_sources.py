@@ -108,3 +108,12 @@ def test_the_model_itself_counts_the_answers_it_was_asked_for_and_those_kept_are
     again = own()
     assert again.explain(CASES)[:2] == given
     assert again.costs()["asked"] == 1
+
+
+def test_the_model_itself_explains_in_words_alone_however_much_it_would_say_codes(tmp_path):
+    model, vocabulary = taught(TABLE, SIZES)
+    with torch.no_grad():
+        model.get_output_embeddings().rows.mul_(50)  # far likelier than any word, or far less
+    given = Own(model, vocabulary, 12, Answers(tmp_path / "said.sqlite", "ring"), 3, show_progress=False).explain(CASES)
+    said = [piece for pieces in given for piece in pieces]
+    assert said and all(isinstance(piece, str) and piece != "?" for piece in said)
