@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from recbole_think.artifacts import load_tensors, read_json, write_json
+from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
 from recbole_think.corpus.histories import windows
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
@@ -39,11 +39,12 @@ from recbole_think.prompts.tasks import (
 from recbole_think.prompts.thinking import briefly, instructed_frame, only, thought_branch, thoughtful
 from recbole_think.stages.options import ActivationOptions
 from recbole_think.stages.sources import Source
-from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
+from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
 from recbole_think.stages.training import BatchPlan, into_batches, layers_learning, train, up_to
 
 log = logging.getLogger(__name__)
 DONE = "done.json"
+MERGED = "merged.safetensors"  # weights of a round that was taught through adapters, without them
 ONLY_SHARE = 0.7  # of the wishes are for one kind of item, where the target has any; the others for few words
 
 
@@ -102,7 +103,7 @@ class Activation:
         examples, taught = self._explained(context)
         outcomes = [self._round(context, number, examples, taught) for number in range(self.options.rounds)]
         best = max(range(len(outcomes)), key=lambda number: outcomes[number].best_score)
-        load_weights(context.model, load_tensors(_folder(context, best) / BEST))
+        load_weights(context.model, load_tensors(self._kept(context, best)))
         curve: list[dict[str, float]] = []
         for number, outcome in enumerate(outcomes):
             begin = sum(earlier.steps for earlier in outcomes[:number])
@@ -116,7 +117,7 @@ class Activation:
         """One round; a finished one is read back."""
         folder = _folder(context, number)
         if (folder / DONE).is_file():
-            load_weights(context.model, load_tensors(folder / BEST))
+            load_weights(context.model, load_tensors(self._kept(context, number)))
             return Outcome(**read_json(folder / DONE))
         learnt, judged = taught, Counter[str]()
         if number:
@@ -129,11 +130,17 @@ class Activation:
                 f"{self.name}/{CHECKPOINTS}/{folder.name}", context, self.options, plan,
                 lambda: context.validate(users, True), self.means.words,
             )  # fmt: skip
+        if self.options.lora_rank:
+            save_tensors(folder / MERGED, trainable(context.model))
         leaking = sum(self.filter.leaks(self._pieces(one.thought), one.case) for one in learnt if one.thought)
         outcome.figures = {**judged, "learnt": sum(bool(one.thought) for one in learnt), "leaking": leaking,
                            "empty_thoughts": sum(one.thought == [] for one in learnt)}  # fmt: skip
         write_json(folder / DONE, outcome.__dict__)
         return outcome
+
+    def _kept(self, context: Context, number: int) -> Path:
+        """Weights a round ended with, as a model without adapters takes them."""
+        return _folder(context, number) / (MERGED if self.options.lora_rank else BEST)
 
     def _explained(self, context: Context) -> tuple[list[Example], list[Taught]]:
         """Windows of all histories, and places in them with the rationales that pass the filter.

@@ -109,6 +109,28 @@ def test_the_round_validation_liked_best_is_kept(tmp_path):
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.parametrize("kept", [1, 2])
+def test_rounds_through_adapters_keep_the_best_ones_weights_and_are_read_back(tmp_path, kept):
+    scores = iter([0.9, 0.1] if kept == 1 else [0.1, 0.9])
+    made, after = thinker(tmp_path, validate=lambda users, think: next(scores)), []
+    stage = made.activation(rounds=2, epochs=1, lora_rank=4)
+    whole = stage._round
+
+    def remembered(*args):
+        outcome = whole(*args)
+        after.append({name: value.clone() for name, value in made.context.model.named_parameters()})
+        return outcome
+
+    stage._round = remembered
+    assert stage.run(made.context).figures["kept_round"] == kept
+    again = thinker(tmp_path, validate=lambda users, think: pytest.fail("taught again"))
+    assert again.activation(rounds=2, epochs=1, lora_rank=4).run(again.context).figures["kept_round"] == kept
+    for model in (made.context.model, again.context.model):
+        for name, value in model.named_parameters():
+            assert torch.equal(value, after[kept - 1][name]), name
+    assert any(not torch.equal(after[0][name], after[1][name]) for name in after[0])
+
+
 @pytest.mark.parametrize("unled", ["direct", "resample", "keep"])
 def test_thoughts_that_miss_are_dealt_with_as_asked(tmp_path, unled):
     made = thinker(tmp_path)
