@@ -24,7 +24,7 @@ setup(
     package_data={
         "recbole_think": ["page/*"],
         "recbole_think.properties": ["*.yaml", "*/*.yaml"],
-        "recbole_think.baselines": ["results/*.csv"],
+        "recbole_think.baselines": ["*.csv", "*.yaml", "results/*.csv", "results/*/*.safetensors"],
     },
     py_modules=[],
     entry_points={"console_scripts": ["recbole-think=recbole_think.cli:entry"]},

@@ -63,6 +63,7 @@ def _make_paths_absolute(final: dict) -> None:
         file = (final.get(block) or {}).get(key)
         if isinstance(file, str) and file:
             final[block][key] = str(Path(file).expanduser().resolve())
-    files = (final.get("itemic") or {}).get("vector_files")
-    if isinstance(files, list):
-        final["itemic"]["vector_files"] = [str(Path(str(file)).expanduser().resolve()) for file in files]
+    for block, key in (("itemic", "vector_files"), ("recommendation", "teachers")):
+        files = (final.get(block) or {}).get(key)
+        if isinstance(files, list):
+            final[block][key] = [str(Path(str(file)).expanduser().resolve()) for file in files]

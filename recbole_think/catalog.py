@@ -18,6 +18,7 @@ GENERAL = "recbole.model.general_recommender"
 SEQUENTIAL = "recbole.model.sequential_recommender"
 PLAIN = "recbole.trainer:Trainer"
 TRADITIONAL = "recbole.trainer:TraditionalTrainer"
+WINDOWS = "recbole_think.rivals.windows:WindowTrainer"
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,18 @@ class Entry:
 CATALOG = {
     "OneRecThink": Entry("recbole_think.model:OneRecThink", "recbole_think.trainer:ThinkTrainer"),
     "Pop": Entry("recbole_think.rivals.popularity:Pop", TRADITIONAL),
+    "CoOccurrence": Entry("recbole_think.rivals.heuristics:CoOccurrence", TRADITIONAL),
+    "TextSimilarity": Entry("recbole_think.rivals.heuristics:TextSimilarity", TRADITIONAL),
     "Random": Entry(f"{GENERAL}:Random", TRADITIONAL),
     "ItemKNN": Entry(f"{GENERAL}:ItemKNN", TRADITIONAL),
     "BPR": Entry(f"{GENERAL}:BPR", PLAIN),
     "GRU4Rec": Entry(f"{SEQUENTIAL}:GRU4Rec", PLAIN),
     "NARM": Entry(f"{SEQUENTIAL}:NARM", PLAIN),
     "SASRec": Entry(f"{SEQUENTIAL}:SASRec", PLAIN),
-    "SASRecAll": Entry("recbole_think.rivals.sasrec:SASRecAll", "recbole_think.rivals.sasrec:WindowTrainer"),
+    "SASRecAll": Entry("recbole_think.rivals.sasrec:SASRecAll", WINDOWS),
+    "HSTU": Entry("recbole_think.rivals.hstu:HSTU", WINDOWS),
+    "ReaRec": Entry("recbole_think.rivals.rearec:ReaRec", WINDOWS),
+    "TIGER": Entry("recbole_think.rivals.tiger:TIGER", "recbole_think.rivals.tiger:RowTrainer"),
     "BERT4Rec": Entry(f"{SEQUENTIAL}:BERT4Rec", PLAIN),
     "HGN": Entry(f"{SEQUENTIAL}:HGN", PLAIN),
     "LightSANs": Entry(f"{SEQUENTIAL}:LightSANs", PLAIN),

@@ -150,7 +150,8 @@ class ThinkConfig(Config):
 
     def _get_final_config_dict(self):
         self._refuse_unread_keys()
-        known = ALWAYS_KNOWN.union(self.internal_config_dict, *self.parameters.values())
+        blocks = getattr(self.model_class, "OPTIONS", {})
+        known = ALWAYS_KNOWN.union(self.internal_config_dict, blocks, *self.parameters.values())
         for key in self.external_config_dict:
             if key not in known:
                 raise InputError(f"unknown option {key!r}{near_hint(key, known)}")

@@ -17,7 +17,7 @@ import yaml
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
-from recbole_think import catalog, folder, leaderboard, reasoning, record, report, resume
+from recbole_think import catalog, folder, reasoning, record, report, resume
 from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
 from recbole_think.corpus.files import require_dataset
@@ -27,6 +27,11 @@ from recbole_think.evaluation import Scores, ThinkCollector, evaluate, release_o
 
 log = logging.getLogger(__name__)
 POPULARITY = "Pop"  # the row every run is shown beside
+# what decides the data and the evaluation, whatever the model
+SHARED = {
+    "data_path", "seed", "mask_history", "eval_args", "metrics", "topk", "valid_metric", "valid_metric_bigger",
+    "benchmark_filename", "cache_dir", "show_progress", "metric_decimal_place", "reproducibility", "gpu_id", "use_gpu",
+}  # fmt: skip
 
 
 @dataclass
@@ -105,8 +110,16 @@ def _result(config: ThinkConfig, restart: bool = False) -> tuple[dict[str, Any],
 
 def _popularity(config: ThinkConfig, chosen: Path) -> dict[str, Any]:
     """Metrics of the popularity row on the same split and masking, kept in ``<run folder>/pop``."""
-    settings = {**leaderboard.shared_settings(config), "run_folder": str(chosen / "pop"), "show_progress": False}
+    settings = {**shared_settings(config), "run_folder": str(chosen / "pop"), "show_progress": False}
     return _result(ThinkConfig(POPULARITY, config["dataset"], config_dict=settings))[0]["metrics"]
+
+
+def shared_settings(config: ThinkConfig) -> dict[str, Any]:
+    """Return what the user set about data and evaluation, to give a second model the same; paths are absolute."""
+    dataset_keys = set(config.parameters["Dataset"]) - {"MAX_ITEM_LIST_LENGTH"}
+    given = {key: value for key, value in config.external_config_dict.items() if key in SHARED | dataset_keys}
+    given["data_path"] = str(Path(config["data_path"]).parent)
+    return {**given, "cache_dir": str(config["cache_dir"])} if config["cache_dir"] else given
 
 
 def require_inputs(config: ThinkConfig) -> None:

@@ -30,6 +30,7 @@ NOT_IDENTITY = {
     "config_files",
     "checkpoint_dir",
     "stages_from",
+    "eval_processes",
 }
 # files that cost time to make: finished stages, checkpoints, whole runs
 WORTH_KEEPING = (

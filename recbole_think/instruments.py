@@ -14,12 +14,12 @@ import torch
 
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.options import check
+from recbole_think.paired import bootstrap_p, interval, of_ranks
 from recbole_think.prompts.filters import groups_of
 from recbole_think.prompts.rationale import decoded, items_by_tokens
 from recbole_think.prompts.thinking import given_thought
 from recbole_think.ranker import MaskOf, Ranker, Thought
 
-RESAMPLES = 10_000
 WEAK = 0.05  # a p-value above this tells nothing
 CONSTANT = 0.1  # at most this share of thoughts distinct: few, and perhaps not about anybody
 
@@ -134,33 +134,7 @@ def per_user(
             for items, target in zip(ranked, targets.tolist(), strict=True)
         ]
     )
-    found = {}
-    for metric in metrics:
-        for k in topk:
-            hit = (ranks > 0) & (ranks <= k)
-            place = np.maximum(ranks, 1)
-            worth = {"recall": np.ones(len(ranks)), "ndcg": 1 / np.log2(place + 1), "mrr": 1 / place}[metric]
-            found[f"{metric}@{k}"] = np.where(hit, worth, 0.0)
-    return found
-
-
-def bootstrap_p(one: np.ndarray, other: np.ndarray, seed: int) -> float:
-    """Two-sided p of a paired bootstrap over users: how rarely a resampled difference has the other sign."""
-    gain = one - other
-    if not gain.any():
-        return 1.0
-    means = _resampled(gain, seed)
-    beyond = min((means <= 0).sum(), (means >= 0).sum())
-    return float(min(1.0, 2 * (beyond + 1) / (RESAMPLES + 1)))
-
-
-def _resampled(gain: np.ndarray, seed: int) -> np.ndarray:
-    """Means of users drawn again and again."""
-    dice = np.random.default_rng([seed, 9000])
-    means = np.empty(RESAMPLES)
-    for begin in range(0, RESAMPLES, 1000):
-        means[begin : begin + 1000] = gain[dice.integers(len(gain), size=(1000, len(gain)))].mean(1)
-    return means
+    return of_ranks(ranks, topk, metrics)
 
 
 def citation_validity(ranker: Ranker, sample: Sample, thoughts: Sequence[Sequence[Thought]]) -> float | None:
@@ -218,7 +192,7 @@ def gains(
     found = {}
     for name in _judged_by(topk):
         gain = one[name] - other[name]
-        low, high = np.percentile(_resampled(gain, seed), [2.5, 97.5]).tolist()
+        low, high = interval(gain, seed)
         found[name] = {"mean": float(gain.mean()), "low": low, "high": high}
     return found
 

@@ -20,6 +20,7 @@ from recbole_think.config import ThinkConfig
 from recbole_think.corpus.items import read_items
 from recbole_think.errors import InputError
 from recbole_think.experiment import Data, prepare, require_inputs, training_data
+from recbole_think.generative import GenerativeRecommender
 from recbole_think.options import near_hint
 from recbole_think.scoring import is_generative, scores_after, scores_of_rows
 from recbole_think.shards import ranked_ahead
@@ -81,14 +82,13 @@ def _configuration(path: Path, facts: Mapping[str, Any]) -> ThinkConfig:
 
 def _model(path: Path, config: ThinkConfig, data: Data):
     """Build the model and give it the weights that were evaluated."""
-    own = hasattr(config.model_class, "OPTIONS")
-    if own:  # what is missing would be made anew, and written
-        _require_files(path, *(f"{name}/facts.json" for name in ("itemic", *config["stages"])))
+    stages = config["stages"] or []  # of a model that is taught in stages
+    if issubclass(config.model_class, GenerativeRecommender):  # what is missing would be made anew, and written
+        _require_files(path, *(f"{name}/facts.json" for name in ("itemic", *stages)))
     model = config.model_class(config, training_data(data.train)).to(config["device"])
-    if own:
-        for stage in config["stages"]:
-            restore(path / stage, model.language_model)
-    else:
+    for stage in stages:
+        restore(path / stage, model.language_model)
+    if not stages:
         resume.restore(model, resume.checkpoint_of(path), config["device"])
     evaluation = path / resume.EVALUATION / "test.json"
     _require_files(path, str(evaluation.relative_to(path)))

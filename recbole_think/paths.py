@@ -8,9 +8,14 @@ def properties_dir() -> Path:
     return _beside_or_inside("properties")
 
 
+def baselines_dir() -> Path:
+    """Folder of leaderboards."""
+    return _beside_or_inside("baselines")
+
+
 def results_dir() -> Path:
     """Folder of committed baseline rows."""
-    return _beside_or_inside("baselines") / "results"
+    return baselines_dir() / "results"
 
 
 def _beside_or_inside(name: str) -> Path:

@@ -17,7 +17,7 @@ from recbole_think.decoding.beam import Search, beam_search
 from recbole_think.decoding.exact import score_targets
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.precision import lowered
-from recbole_think.decoding.ranking import illegal_answers
+from recbole_think.decoding.ranking import AnswerCount, illegal_answers
 from recbole_think.decoding.reading import reader_of
 from recbole_think.decoding.sampling import noise_of, sample
 from recbole_think.decoding.thinking import Thoughts, led_to, merged
@@ -43,7 +43,7 @@ class Thought:
 
 
 @dataclass
-class Ranker:
+class Ranker(AnswerCount):
     """Names the best items after histories."""
 
     language_model: Any
@@ -56,7 +56,6 @@ class Ranker:
     def __post_init__(self):
         self.trie = SidTrie(torch.from_numpy(self.codes.table))
         self.frame = recommendation_frame(self.vocabulary.tokenizer)
-        self.answers = 0, 0  # illegal, all
 
     def prompts(self, histories: list[np.ndarray], instruction: str = "") -> list[np.ndarray]:
         """Token ids of each user's prompt.
@@ -213,13 +212,3 @@ class Ranker:
         fixed = Search(decoder, samples.reader, self.trie, self.vocabulary.code_tokens, options.normalize)
         wanted = None if targets is None else torch.from_numpy(targets - 1)
         return led_to(fixed, samples, options.thought_beams, mask, wanted)
-
-    def count(self, illegal: int, answers: int) -> None:
-        """Add to the answers that were given, and to those of them that name no item."""
-        self.answers = self.answers[0] + illegal, self.answers[1] + answers
-
-    def take_illegal_rate(self) -> float:
-        """Share of answers that name no item, since last asked; the trie makes it 0, the count proves it."""
-        illegal, answers = self.answers
-        self.answers = 0, 0
-        return illegal / max(answers, 1)

@@ -19,6 +19,7 @@ from recbole_think.corpus.histories import targets
 from recbole_think.corpus.items import read_items
 from recbole_think.folder import NOT_IDENTITY
 from recbole_think.layers import flat
+from recbole_think.reasoning import thinks
 
 NOT_COMMAND = NOT_IDENTITY | {"model", "dataset", "data_path"}  # a path of one machine is no use to another
 LISTED = 10  # titles kept of each sample user's list
@@ -62,6 +63,8 @@ def write(
             "dataset": config["dataset"],
             "seed": config["seed"],
             "mask_history": bool(config["mask_history"]),
+            "think": thinks(trainer.model),
+            "tie_rule": tie_rule(config),
             "valid": scores["valid"].metrics,
             "test": test.metrics,
             "standard_error": test.standard_error,
@@ -90,6 +93,12 @@ def write(
             "finished": time.strftime("%Y-%m-%d %H:%M:%S%z"),
         },
     )
+
+
+def tie_rule(config) -> str:
+    """How events were put in order; of equal times many data sets have some, and their order decides test items."""
+    order = config["eval_args"]["order"]
+    return "by time, equal times as in the file" if order == "TO" else f"order {order}"
 
 
 def perplexities(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from recbole_think.artifacts import read_json, write_text
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, spelling
 from recbole_think.itemic.map import read_map
-from recbole_think.leaderboard import comparable_rows
+from recbole_think.leaderboard.rows import comparable_rows
 from recbole_think.quartiles import KINDS, by_quarter
 
 NAME = "report.html"
@@ -43,10 +43,6 @@ def write_report(folder: Path) -> Path:
 
 def page(folder: Path, metrics: dict[str, Any]) -> str:
     """Return the report as HTML."""
-    import jinja2
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
     charts: dict[str, Chart] = {}
     code_path = folder / "itemic" / "codes.safetensors"
     table = Codes.load(code_path) if code_path.is_file() else None
@@ -65,11 +61,26 @@ def page(folder: Path, metrics: dict[str, Any]) -> str:
         "perplexity": metrics.get("perplexity") or [],
         "thinking": thinking(metrics, charts),
     }
+    return render("report.html", content, charts)
+
+
+def render(name: str, content: Mapping[str, Any], charts: Mapping[str, Chart]) -> str:
+    """Fill a page of ours.
+
+    Args:
+        name: of the template.
+        content: what it speaks of; Jinja escapes it.
+        charts: by the id of their place in the page.
+    """
+    import jinja2
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
     scripts = [get_plotlyjs(), (PAGE / "charts.js").read_text(encoding="utf-8")]
     loader = jinja2.FileSystemLoader(PAGE)
     look = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     look.filters |= wording.FILTERS
-    return look.get_template("report.html").render(
+    return look.get_template(name).render(
         **content,
         chart_data={"charts": charts, "templates": figures.templates()},
         style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),  # ours, nothing in it is from data
@@ -102,17 +113,7 @@ def _row(metrics: Mapping[str, Any], masked: bool, label: str, note: str, own: b
 
 
 def _committed(metrics: dict[str, Any], masked: bool) -> list[dict[str, Any]]:
-    rows = comparable_rows(metrics, masked)
-    times = Counter(row["model"] for row in rows)
-    return [
-        {
-            **row,
-            "label": row["model"] + (f", seed {row['seed']}" if times[row["model"]] > 1 else ""),
-            "note": f"committed {row['finished']}",
-            "own": False,
-        }
-        for row in rows
-    ]
+    return [{**row, "note": f"committed {row['finished']}", "own": False} for row in comparable_rows(metrics, masked)]
 
 
 def cut(metrics: dict[str, Any]) -> int:

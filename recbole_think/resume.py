@@ -1,8 +1,8 @@
 """What an experiment has behind it: the fit and each evaluation are kept when they are done, and read back.
 
 An evaluation is bound to the very weights it was made from. A model of ours keeps its stages one by one
-(``stages/stage.py``); of RecBole's models the fit is kept whole: interrupted, it begins anew, and ends with the same
-weights on the same machine, since it is seeded. Works in the run folder.
+(``stages/stage.py``); the fit of a RecBole model goes on from its last validation (``fit_state.py``). Works in the run
+folder.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import torch
 from recbole_think.artifacts import read_json, require_same, write_json
 from recbole_think.errors import InputError
 from recbole_think.evaluation import Scores
+from recbole_think.fit_state import NAME, FitState, can_go_on
 from recbole_think.shards import Keep
 
 FIT = "fit.json"  # its presence means: the fit of a RecBole model is done
@@ -35,11 +36,21 @@ def fit_once(trainer, data, show_progress: bool) -> None:
     else:
         for half_way in Path(trainer.checkpoint_dir).glob(f"{trainer.config['model']}-*.pth"):
             half_way.unlink()
-        trainer.fit(data.train, data.valid, saved=True, show_progress=show_progress)
+        _fit(trainer, data, FitState(trainer, data.train, made_from), show_progress)
     saved = Path(trainer.saved_model_file)
     if saved.is_file():  # not where validation never came (eval_step > epochs)
         restore(trainer.model, saved, trainer.device)
         write_json(Path(FIT), {"checkpoint": saved.name, **made_from})
+        (Path(trainer.checkpoint_dir) / NAME).unlink(missing_ok=True)
+
+
+def _fit(trainer, data, state: FitState, show_progress: bool) -> None:
+    """Fit with RecBole's own loop, from the beginning or from where a loop before was cut off."""
+    keep = state.keep if can_go_on(trainer) else None
+    if keep and state.path.is_file() and not state.restore():
+        trainer.eval_collector.data_collect(data.train)  # cut off after its last validation: nothing is left to train
+        return
+    trainer.fit(data.train, data.valid, saved=True, show_progress=show_progress, callback_fn=keep)
 
 
 def checkpoint_of(folder: Path) -> Path:

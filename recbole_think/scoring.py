@@ -13,11 +13,12 @@ from torch import Tensor
 from recbole_think.corpus.histories import Histories
 from recbole_think.decoding.ranking import full_sort_scores
 from recbole_think.errors import InputError
+from recbole_think.generative import GenerativeRecommender
 
 
 def is_generative(model) -> bool:
     """Whether the model names items, best first, instead of scoring them."""
-    return hasattr(model, "language_model")
+    return isinstance(model, GenerativeRecommender)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
 from recbole_think.prompts.batching import token_batches
+from recbole_think.workers import ranked, side_by_side
 
 SHARD_USERS = 512  # at least so many users make a shard; what is lost by a kill is one shard
 
@@ -95,8 +96,12 @@ def _ranked(
             missing.append((rows, path))
     initial = len(users) - sum(len(rows) for rows, _ in missing)  # so that the time left is of what is left
     with tqdm(total=len(users), initial=initial, desc="ranking", unit="user", disable=not show_progress) as bar:
-        for rows, path in missing:
-            table[rows] = _make(model, loader.collate_fn(chosen[rows])[0], path, bar.update)
+        asked = ((number, model.asked(loader.collate_fn(chosen[rows])[0])) for number, (rows, _) in enumerate(missing))
+        for number, users_of, items, answers in _made(model, asked, bar.update):
+            rows, path = missing[number]
+            table[rows] = items
+            if path is not None:
+                save_tensors(path, {"users": torch.from_numpy(users_of), "items": items, "answers": answers})
     return ((user, row[row > 0].tolist()) for user, row in zip(users.tolist(), table, strict=True))
 
 
@@ -115,16 +120,25 @@ def shards(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return found if found[0] else []
 
 
-def _make(model: Any, interaction: Any, path: Path | None, done: Callable[[int], Any]) -> Tensor:
-    """Rank the users of one shard, and keep it: int32 [users, K]."""
-    before, asked = model.ranker.answers, model.asked(interaction)
-    items = torch.zeros(len(asked.users), model.decode.candidates, dtype=torch.int32)
-    for row, ranked in zip(items, model.rank(asked, done), strict=True):
-        row[: len(ranked)] = torch.tensor(ranked, dtype=torch.int32)
-    if path is not None:
-        answers = torch.tensor([now - then for now, then in zip(model.ranker.answers, before, strict=True)])
-        save_tensors(path, {"users": torch.from_numpy(asked.users), "items": items, "answers": answers})
-    return items
+def _made(
+    model: Any, jobs: Iterator[tuple[int, Any]], done: Callable[[int], Any]
+) -> Iterator[tuple[int, np.ndarray, Tensor, Tensor]]:
+    """Number, users, lists and answers of each shard, made here or by ``model.processes`` side by side."""
+    if model.processes == 1:
+        for number, asked in jobs:
+            yield number, asked.users, *ranked(model, asked, done)
+        return
+    users: dict[int, np.ndarray] = {}
+
+    def remembered() -> Iterator[tuple[int, Any]]:
+        for number, asked in jobs:
+            users[number] = asked.users
+            yield number, asked
+
+    for number, items, answers in side_by_side(model, remembered(), model.processes):
+        model.ranker.count(*answers.tolist())
+        done(len(items))
+        yield number, users.pop(number), items, answers
 
 
 def _read(model: Any, path: Path) -> Tensor:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from recbole_think.leaderboard import comparable_rows, table
+from recbole_think.leaderboard.rows import comparable_rows, table
 
 SHOWN = 5  # people, and items recommended to each: a terminal is small
 
@@ -80,7 +80,7 @@ def _metrics(result: dict[str, Any]) -> str:
     if result.get("popularity"):
         rows.append({**result["popularity"], "label": "Pop (just run)"})
     for row in comparable_rows(metrics, metrics["mask_history"]):
-        rows.append({**row, "label": f"{row['model']} ({row['finished']})"})
+        rows.append({**row, "label": f"{row['label']} ({row['finished']})"})
     other = "not masked" if metrics["mask_history"] else "masked"
     twin = {
         "label": f"{metrics['model']}, history {other}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recbole_think.decoding.options import DecodeOptions
     from recbole_think.prompts.filters import Filter
     from recbole_think.prompts.material import Material
+    from recbole_think.prompts.soft import Soft
     from recbole_think.ranker import Thought
     from recbole_think.stages.activation import Means
     from recbole_think.stages.enhancement import Thinking
@@ -33,12 +34,15 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def answering(model, think: bool) -> Iterator[None]:
-    """Within the block a model answers after thinking (where ``decode.think`` says so too), or directly."""
-    before, model.thinks = model.thinks, think
+    """Within the block a model answers after thinking, or directly, whatever ``decode.think`` says.
+
+    So the weights a stage keeps do not depend on that switch, and a twin without thinking is the very same model.
+    """
+    before, model.judged = model.judged, think
     try:
         yield
     finally:
-        model.thinks = before
+        model.judged = before
 
 
 class ThinkTrainer(Trainer):
@@ -72,7 +76,7 @@ class ThinkTrainer(Trainer):
         known: list[Stage] = [
             TokenWarmup(options["token_warmup"], self.material, self._judge),
             MultiTask(options["multi_task"], self.material, self._judge),
-            Recommendation(options["recommendation"], options["prompts"].max_history),
+            Recommendation(options["recommendation"], options["prompts"].max_history, *self._teachers()),
             Activation(options["activation"], options["prompts"].max_history, self._means()),
         ]  # fmt: skip
         if "enhancement" in wanted:  # trl takes a while to import
@@ -84,11 +88,31 @@ class ThinkTrainer(Trainer):
             )
         return [stage for stage in known if stage.name in wanted]
 
+    def _teachers(self) -> tuple[Callable[[Histories], Callable[[slice], Soft]] | None, dict[str, Any]]:
+        """What teachers say of the items predicted in a window of histories, and what decides it."""
+        options = self.model.options["recommendation"]
+        if not options.teachers:
+            return None, {}
+        from recbole_think.distillation import facts, taught_by
+        from recbole_think.prompts.soft import Soft, SoftTable
+
+        def ask(histories: Histories) -> Callable[[slice], Soft]:
+            items, shares = taught_by(
+                options.teachers, histories, self.model.fingerprint, options.teacher_items, options.teacher_temperature,
+                bool(self.config["show_progress"]),
+            )  # fmt: skip
+            table = SoftTable(self.model.codes.table, histories.items, items, shares)
+            return lambda span: Soft(table, slice(span.start + 1, span.stop))
+
+        return ask, {"teachers": facts(options.teachers)}
+
     def _means(self) -> Means:
         from recbole_think.stages.activation import Means
 
         model, options = self.model, self.model.options
         leans_on = {name: asdict(options[name]) for name in ("decode", "teacher")}
+        for name in ("think", "num_beams"):  # how lists are made in the end, and without thinking
+            del leans_on["decode"][name]
         return Means(self._source, model.item_vectors, self._filter(), self._think, model.ranker.words, leans_on)
 
     def _thinking(self) -> Thinking:

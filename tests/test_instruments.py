@@ -12,7 +12,6 @@ from recbole_think.errors import InputError
 from recbole_think.instruments import (
     InstrumentOptions,
     Sample,
-    bootstrap_p,
     citation_validity,
     gains,
     measure,
@@ -20,6 +19,7 @@ from recbole_think.instruments import (
     per_user,
 )
 from recbole_think.itemic.codes import Codes
+from recbole_think.paired import bootstrap_p
 from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.thinking import all_words, given_thought
 from recbole_think.ranker import Ranker, Thought

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_think import leaderboard, report
+from recbole_think import report
 from recbole_think.errors import InputError
 from recbole_think.experiment import run
+from recbole_think.leaderboard import rows
 from recbole_think.record import read_ranks
 from recbole_think.report import main, write_report
 from tests.browser import opened as in_browser
@@ -20,7 +21,7 @@ from tests.toy import N_ITEMS, run_opened, settings, title, walks
 def results(tmp_path, monkeypatch):
     """An empty folder of committed results, away from which nothing is written."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(leaderboard, "results_dir", lambda: tmp_path / "results")
+    monkeypatch.setattr(rows, "results_dir", lambda: tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -207,18 +208,19 @@ def test_captions_and_perplexity_are_tables_when_there_are_any(tmp_path):
 
 def test_only_committed_rows_of_the_same_events_and_masking_stand_beside_it(tmp_path, results):
     results.mkdir()
-    facts = "mask_history,finished,commit,command,hardware,seconds,data_fingerprint,ndcg@10,se:ndcg@10"
-    rows = ["Near,1,True,2026-01-01,c,x,h,1,f,0.1111,0.01", "Near,1,False,2026-01-01,c,x,h,1,f,0.2222,0.01"]
-    rows += ["Far,1,True,2026-01-01,c,x,h,1,other,0.3333,0.01", "Twin,1,True,2026-01-01,c,x,h,1,f,0.4444,0.01"]
-    rows += ["Twin,2,True,2026-01-01,c,x,h,1,f,0.5555,0.01"]
-    (results / "d.csv").write_text("\n".join([f"model,seed,{facts}", *rows, ""]))
+    facts = "model,mask_history,finished,data_fingerprint,ndcg@10,se_ndcg@10"
+    rows = ["Near,1,M,True,2026-01-01,f,0.1111,0.01", "Near,1,M,False,2026-01-01,f,0.2222,0.01"]
+    rows += ["Far,1,M,True,2026-01-01,other,0.3333,0.01", "Twin,1,M,True,2026-01-01,f,0.4444,0.01"]
+    rows += ["Twin,2,M,True,2026-01-02,f,0.5555,0.01"]
+    (results / "d.csv").write_text("\n".join([f"row,seed,{facts}", *rows, ""]))
     page = read(finished(tmp_path / "run", dataset="d"))
     masked, free = page.text.split("Items the user had already met can be")
     assert "0.1111" in masked and "0.2222" in free and "0.2222" not in masked and "0.1111" not in free
     assert "0.3333" not in page.text
     bars = page.charts["board-ndcg@10"]["data"]
     assert bars[0]["y"] == ["Model Film"], "the run itself has a colour of its own"
-    assert sorted(bars[1]["y"]) == ["Near", "Pop", "Twin, seed 1", "Twin, seed 2"]
+    assert sorted(bars[1]["y"]) == ["Near", "Pop", "Twin, 2 seeds"]
+    assert 0.49995 in bars[1]["x"], "of several seeds the mean"
 
 
 def test_the_command_makes_a_report_again_and_refuses_an_unfinished_run(tmp_path, capsys):

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from recbole.trainer import Trainer
 
 from recbole_think import experiment, resume
 from recbole_think.errors import InputError
 from recbole_think.evaluation import evaluate
 from recbole_think.experiment import run
-from tests.toy import settings
+from tests.toy import run_opened, settings
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 VARY = {"cost_ratio", "seconds", "finished", "peak_memory_mib", "stages", "row", "checkpoint"}
@@ -167,18 +168,66 @@ def test_an_evaluation_that_was_made_is_not_made_again_and_nothing_is_fitted_aga
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_an_interrupted_fit_of_recboles_begins_anew_and_ends_the_same(toy_path, tmp_path, monkeypatch):
-    whole = run("SASRec", "toy", config_dict=many_stops(toy_path, tmp_path / "whole", "SASRec"))["metrics"]
+LONG = {"eval_step": 1, "epochs": 5, "stopping_step": 2, "learning_rate": 0.01}
+
+
+@pytest.mark.parametrize("model", ["SASRec", "SASRecAll", "BPR", "GRU4Rec", "NARM"])
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_an_interrupted_fit_of_recboles_goes_on_and_ends_with_the_same_weights(
+    model, epoch, toy_path, tmp_path, monkeypatch
+):
+    given = {name: {**many_stops(toy_path, tmp_path / name, model), **LONG} for name in ("whole", "broken")}
+    whole = run_opened(model, given["whole"])
+    trained, fit = [], Trainer._train_epoch
+
+    def cut(trainer, loader, number, *rest, **more):
+        if number == epoch:
+            next(iter(loader))  # some random numbers are drawn in vain
+            raise KeyboardInterrupt
+        return fit(trainer, loader, number, *rest, **more)
+
+    def counted(trainer, loader, number, *rest, **more):
+        trained.append(number)
+        return fit(trainer, loader, number, *rest, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_train_epoch", cut)
+        run(model, "toy", config_dict=given["broken"])
+    for path in (tmp_path / "broken" / "checkpoints").glob("*.pth"):
+        path.write_bytes(b"cut off while it was written")
+    monkeypatch.setattr(Trainer, "_train_epoch", counted)
+    found = run_opened(model, given["broken"])
+    assert trained and trained[0] == epoch, "what was trained is not trained again"
+    for one, other in zip(whole.trainer.model.parameters(), found.trainer.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert (found.metrics["valid"], found.metrics["test"]) == (whole.metrics["valid"], whole.metrics["test"])
+    [kept] = (tmp_path / "broken" / "checkpoints").iterdir()
+    assert kept == resume.checkpoint_of(tmp_path / "broken"), "nothing else is left behind"
+
+
+def test_a_fit_cut_off_after_its_last_validation_trains_nothing_more(toy_path, tmp_path, monkeypatch):
+    given = {name: {**many_stops(toy_path, tmp_path / name, "SASRec"), **LONG} for name in ("whole", "broken")}
+    whole = run("SASRec", "toy", config_dict=given["whole"])["metrics"]
     with monkeypatch.context() as patch:
         patch.setattr("recbole.trainer.Trainer._add_hparam_to_tensorboard", lambda *_: sys.exit("killed"))
         with pytest.raises(SystemExit):
-            run("SASRec", "toy", config_dict=many_stops(toy_path, tmp_path / "broken", "SASRec"))
-    [half_way] = (tmp_path / "broken" / "checkpoints").iterdir()
-    half_way.rename(half_way.with_name("SASRec-of-before.pth"))
-    found = run("SASRec", "toy", config_dict=many_stops(toy_path, tmp_path / "broken", "SASRec"))["metrics"]
+            run("SASRec", "toy", config_dict=given["broken"])
+    monkeypatch.setattr(Trainer, "_train_epoch", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(experiment, "_popularity", lambda *_: None)
+    found = run("SASRec", "toy", config_dict=given["broken"])["metrics"]
     assert (found["valid"], found["test"]) == (whole["valid"], whole["test"])
-    [kept] = (tmp_path / "broken" / "checkpoints").iterdir()
-    assert kept == resume.checkpoint_of(tmp_path / "broken") and kept.name != "SASRec-of-before.pth"
+
+
+def test_a_damaged_state_of_a_fit_is_refused_by_name(toy_path, tmp_path):
+    given = many_stops(toy_path, tmp_path / "run", "BPR")
+    folder = tmp_path / "run" / "checkpoints"
+    run("BPR", "toy", config_dict=given)
+    for path in (tmp_path / "run").glob("*.json"):
+        if path.name != "config.json":
+            path.unlink()
+    (folder / "going-on.pt").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"going-on\.pt is damaged"):
+        run("BPR", "toy", config_dict=given)
 
 
 def test_an_evaluation_of_other_weights_or_other_data_is_made_again(tmp_path):

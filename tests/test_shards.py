@@ -228,3 +228,29 @@ def test_the_bar_counts_users_batch_by_batch_from_where_it_goes_on_up_to_all_of_
 def test_there_is_no_bar_unless_it_is_asked_for(opened, capsys):
     lists(opened)
     assert "user" not in capsys.readouterr().err
+
+
+def test_lists_made_by_two_processes_are_those_of_one_and_are_kept_shard_by_shard(opened, tmp_path, monkeypatch):
+    model = opened.trainer.model
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    model.take_illegal_rate()
+    alone = lists(opened)
+    answers = model.ranker.answers
+    monkeypatch.setattr(model, "processes", 2)
+    model.take_illegal_rate()
+    keep = Keep(tmp_path / "kept", {"weights": "w"})
+    assert lists(opened, keep) == alone and model.ranker.answers == answers
+    made = sorted((tmp_path / "kept").glob("*.safetensors"))
+    assert len(made) == -(-len(alone) // 9)
+    made[1].unlink()
+    assert lists(opened, keep) == alone, "what is missing is made again, by whatever process"
+
+
+def test_an_evaluation_by_two_processes_gives_the_very_metrics_of_one(opened, monkeypatch):
+    trainer, data = opened.trainer, opened.data
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    one = evaluate(trainer, data.test, data.until_test)
+    monkeypatch.setattr(trainer.model, "processes", 2)
+    two = evaluate(trainer, data.test, data.until_test)
+    assert two.metrics == one.metrics and two.ranks.tolist() == one.ranks.tolist()
+    assert two.illegal_rate == one.illegal_rate == 0.0

@@ -66,12 +66,14 @@ def test_the_wheel_carries_every_module_yaml_and_committed_result(wheel):
             packed.read(name).decode() for name in packed.namelist() if name.endswith("entry_points.txt")
         )
     wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "recbole_think").rglob("*.py")}
-    for folder, pattern in (("properties", "*.yaml"), ("baselines", "results/*.csv")):
+    for folder, pattern in (("properties", "*.yaml"), *(("baselines", p) for p in ("*.py", "*.yaml", "*.csv"))):
         found = {f"recbole_think/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob(pattern)}
         assert found
         wanted |= found
+    ranks = (ROOT / "baselines" / "results").rglob("*.safetensors")
+    wanted |= {f"recbole_think/{path.relative_to(ROOT).as_posix()}" for path in ranks}
     page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "recbole_think" / "page").iterdir()}
-    assert len(page) == 3
+    assert len(page) == 4
     wanted |= page
     assert names == wanted, "everything, and nothing else"
     assert "recbole-think" in entry_points

@@ -28,6 +28,19 @@ SMALL: dict[str, dict[str, Any]] = {
     "NARM": {"embedding_size": 16, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 12},
     "SASRec": _TRANSFORMER,
     "SASRecAll": {**_TRANSFORMER, "train_batch_size": 16},
+    "HSTU": {"n_layers": 1, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 12, "train_batch_size": 16},
+    "CoOccurrence": {},
+    "TextSimilarity": {},
+    "TIGER": {
+        "itemic": {
+            "levels": 2, "size": 8, "text_weight": 0.0, "collaborative_weight": 1.0, "collaborative_size": 8,
+        },
+        "tiger": {
+            "layers": 1, "heads": 2, "width": 16, "head_width": 8, "inner": 32, "user_tokens": 50, "num_beams": 24,
+        },
+        "MAX_ITEM_LIST_LENGTH": 12, "train_batch_size": 64, "eval_step": 1,
+    },
+    "ReaRec": {**_TRANSFORMER, "train_batch_size": 16},
     "BERT4Rec": _TRANSFORMER,
     "HGN": {"embedding_size": 16, "MAX_ITEM_LIST_LENGTH": 12},
     "LightSANs": _TRANSFORMER,
@@ -102,7 +115,7 @@ def _classes(number: int) -> str:
 
 def settings(model: str, data_path: Path, run_folder: Path, **more: Any) -> dict[str, Any]:
     """Return a config_dict for a quick run of ``model`` on the toy world."""
-    epochs = {} if model == "OneRecThink" else {"epochs": 2}
+    epochs = {} if model in ("OneRecThink", "CoOccurrence", "TextSimilarity") else {"epochs": 2}
     return {
         "data_path": str(data_path),
         "run_folder": str(run_folder),

@@ -63,19 +63,31 @@ def training_histories(dataset) -> Histories:
     A sequential data set holds one row per (prefix, target): the targets in order are the history, and the row
     whose prefix is a single item gives the first event. Nothing of validation or test is in these rows.
     """
-    users = dataset.inter_feat[dataset.uid_field].numpy()
-    items = dataset.inter_feat[dataset.iid_field].numpy()
+    users, items = _training_events(dataset, dataset.iid_field)
+    return from_pairs(users, items, dataset.user_num)
+
+
+def training_times(dataset) -> np.ndarray:
+    """Return the time of every training event, float [n_events], beside the items of ``training_histories``.
+
+    In the unit RecBole holds: by default scaled to [0, 1] over the whole data set (docs/fairness.md).
+    """
+    users, times = _training_events(dataset, dataset.time_field)
+    return times[np.argsort(users, kind="stable")]
+
+
+def _training_events(dataset, field: str) -> tuple[np.ndarray, np.ndarray]:
+    """User and value of ``field`` of every training event, each user's in order."""
+    users, values = dataset.inter_feat[dataset.uid_field].numpy(), dataset.inter_feat[field].numpy()
     length_field = getattr(dataset, "item_list_length_field", None)
     if length_field is None or length_field not in dataset.inter_feat:
-        return from_pairs(users, items, dataset.user_num)
+        return users, values
     lengths = dataset.inter_feat[length_field].numpy()
-    lists = dataset.inter_feat[dataset.iid_field + dataset.config["LIST_SUFFIX"]].numpy()
+    lists = dataset.inter_feat[field + dataset.config["LIST_SUFFIX"]].numpy()
     heads = _first_rows(users)
     head_rows = [lists[row][: lengths[row]] for row in heads]
     head_users = np.repeat(users[heads], [len(head) for head in head_rows])
-    return from_pairs(
-        np.concatenate([head_users, users]), np.concatenate([*head_rows, items]).astype(np.int64), dataset.user_num
-    )
+    return np.concatenate([head_users, users]), np.concatenate([*head_rows, values])
 
 
 def _first_rows(users: np.ndarray) -> np.ndarray:
@@ -115,31 +127,42 @@ def fingerprint(train: Histories, *held_out: tuple[np.ndarray, np.ndarray], user
 def windows(
     histories: Histories, longest: int, generator: np.random.Generator, without: Collection[int] = ()
 ) -> Iterator[np.ndarray]:
-    """Cut every history into windows of consecutive items, shuffled; each epoch cuts elsewhere.
-
-    Every transition of a history is in exactly one window: windows share the item they meet at. The first cut is
-    drawn at random, so over epochs an item is predicted from short and long contexts.
-
-    Args:
-        histories: training histories.
-        longest: most items of a window (history and target).
-        generator: randomness of this epoch.
-        without: users left out.
+    """Cut every history into windows of consecutive items, shuffled; see ``spans``.
 
     Yields:
         int64 [2..longest] RecBole item ids.
     """
-    spans = []
+    for span in spans(histories, longest, generator, without):
+        yield histories.items[span]
+
+
+def spans(
+    histories: Histories, longest: int, generator: np.random.Generator, without: Collection[int] = ()
+) -> Iterator[slice]:
+    """Say where to cut every history into windows of consecutive events, shuffled; each epoch cuts elsewhere.
+
+    Every transition of a history is in exactly one window: windows share the event they meet at. The first cut is
+    drawn at random, so over epochs an item is predicted from short and long contexts.
+
+    Args:
+        histories: training histories.
+        longest: most events of a window (history and target).
+        generator: randomness of this epoch.
+        without: users left out.
+
+    Yields:
+        slices of ``histories.items``, and of whatever lies beside it, 2 to ``longest`` long.
+    """
+    found = []
     for user in range(1, histories.n_users):
         begin, end = int(histories.starts[user]), int(histories.starts[user + 1])
         if end - begin < 2 or user in without:
             continue
         cut = end if end - begin <= longest else begin + int(generator.integers(2, longest + 1))
         while True:
-            spans.append((begin, min(cut, end)))
+            found.append(slice(begin, min(cut, end)))
             if cut >= end:
                 break
             begin, cut = cut - 1, cut - 1 + longest
-    for index in generator.permutation(len(spans)):
-        begin, end = spans[index]
-        yield histories.items[begin:end]
+    for index in generator.permutation(len(found)):
+        yield found[index]

@@ -26,6 +26,22 @@ def full_sort_scores(ranked: Sequence[Sequence[int]], n_items: int) -> Tensor:
     return scores
 
 
+class AnswerCount:
+    """Counts answers, and those of them that name no item; the trie makes these 0, the count proves it."""
+
+    answers = 0, 0  # illegal, all
+
+    def count(self, illegal: int, answers: int) -> None:
+        """Add to the answers that were given, and to those of them that name no item."""
+        self.answers = self.answers[0] + illegal, self.answers[1] + answers
+
+    def take_illegal_rate(self) -> float:
+        """Share of answers that name no item, since last asked."""
+        illegal, answers = self.answers
+        self.answers = 0, 0
+        return illegal / max(answers, 1)
+
+
 def illegal_answers(codes: Tensor, items: Tensor, table: np.ndarray) -> tuple[int, int]:
     """Count the answers whose codes are not those of the item they were taken for, from the code table itself.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_think.prompts.soft import Soft
 from recbole_think.prompts.tasks import Example
 
 IGNORED = -100
@@ -76,7 +77,8 @@ def packed_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
         input_ids, position_ids, labels int64 [B, T] (labels are ``IGNORED`` where nothing is supervised, and stand at
         the position that predicts them, since the token before an example's body is not always its predecessor),
         plain bool [B, T] (labels predicted out of the whole vocabulary), and attention_mask float32 [B, 1, T, T],
-        numbers to add.
+        numbers to add. Where examples have soft labels also soft_rows int64 [B, T], which of M predicted items a label
+        belongs to (-1 = none), and soft_codes, soft_shares, soft_target as in ``Soft``, [M, ...].
     """
     longest = max(row.tokens for row in rows)
     sheet = _Sheet(len(rows), longest, pad)
@@ -92,6 +94,8 @@ class _Sheet:
         self.ids, self.positions = np.full((rows, longest), pad), np.zeros((rows, longest), dtype=np.int64)
         self.labels, self.plain = np.full((rows, longest), IGNORED), np.zeros((rows, longest), dtype=bool)
         self.segment = np.full((rows, longest), -1)  # 0 = the shared prefix, -1 = padding
+        self.soft_rows = np.full((rows, longest), -1)
+        self.soft: list[Soft] = []
         self.before: list[tuple[int, slice, slice]] = []  # row, places of a branch, places of the sequence it sees
 
     def fill(self, row: int, given: Row) -> None:
@@ -105,6 +109,8 @@ class _Sheet:
             body, supervised = example.input_ids[shared:], example.supervised[shared:]
             segment += 1
             self._put(row, begin, segment, shared, body, supervised, np.full(len(body), example.plain))
+            if example.soft is not None:
+                self._soften(row, begin + np.flatnonzero(supervised) - 1, example.soft)
             begin += len(body)
             for branch in example.branches:
                 segment += 1
@@ -124,6 +130,21 @@ class _Sheet:
         self.labels[row, predicting] = np.where(supervised[1:], ids[1:], IGNORED)
         self.plain[row, predicting] = plain[1:]
 
+    def _soften(self, row: int, predicting: np.ndarray, soft: Soft) -> None:
+        """Say which item each label at ``predicting`` belongs to: as many in a row as it has codes."""
+        known = sum(len(one.target) for one in self.soft)
+        self.soft_rows[row, predicting] = known + np.repeat(np.arange(len(soft.target)), soft.target.shape[1])
+        self.soft.append(soft)
+
+    def _softened(self) -> dict[str, Tensor]:
+        if not self.soft:
+            return {}
+        parts = {
+            f"soft_{name}": torch.from_numpy(np.concatenate([getattr(one, name) for one in self.soft]))
+            for name in ("codes", "shares", "target")
+        }
+        return {"soft_rows": torch.from_numpy(self.soft_rows), **parts}
+
     def tensors(self) -> dict[str, Tensor]:
         """See ``packed_batch``."""
         segments = torch.from_numpy(self.segment)
@@ -139,6 +160,7 @@ class _Sheet:
             "labels": torch.from_numpy(self.labels),
             "plain": torch.from_numpy(self.plain),
             "attention_mask": mask.unsqueeze(1),
+            **self._softened(),
         }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from recbole_think.itemic.vocabulary import Vocabulary
+from recbole_think.prompts.soft import Soft
 from recbole_think.prompts.templates import RECOMMENDATION_SYSTEM, RECOMMENDATION_USER
 
 
@@ -36,6 +37,7 @@ class Example:
     supervised: np.ndarray  # bool [T], True = this token is to be predicted
     plain: bool = False  # True = out of the whole vocabulary; False = a code competes with those of its level alone
     branches: tuple[Branch, ...] = ()
+    soft: Soft | None = None  # of every item that is predicted, codes alone being supervised
 
     @property
     def tokens(self) -> int:
@@ -64,15 +66,18 @@ def recommendation_prompt(frame: np.ndarray, vocabulary: Vocabulary, history: np
     return np.concatenate([frame, vocabulary.item_tokens[history - 1].reshape(-1)])
 
 
-def recommendation_example(frame: np.ndarray, vocabulary: Vocabulary, window: np.ndarray) -> Example:
+def recommendation_example(
+    frame: np.ndarray, vocabulary: Vocabulary, window: np.ndarray, soft: Soft | None = None
+) -> Example:
     """Make one example of consecutive items: every item but the first is predicted from those before it.
 
     Args:
         frame: the rendered chat.
         vocabulary: codes as tokens.
         window: int64 [h >= 2], RecBole item ids, oldest first.
+        soft: what teachers say of the items that are predicted.
     """
     ids = recommendation_prompt(frame, vocabulary, window)
     supervised = ids >= vocabulary.first
     supervised[: len(frame) + vocabulary.item_tokens.shape[1]] = False  # nothing comes before the first item
-    return Example(ids, supervised)
+    return Example(ids, supervised, soft=soft)

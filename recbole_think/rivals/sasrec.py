@@ -9,19 +9,15 @@ B windows, T items of the longest (inputs), d hidden size, H heads, N predicted 
 """
 
 from collections import ChainMap
-from collections.abc import Iterator
 from typing import ClassVar
 
-import numpy as np
 import torch
-from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
-from recbole.trainer import Trainer
 from recbole.utils import InputType
 from torch import Tensor
 from torch.nn import functional
 
-from recbole_think.corpus.histories import training_histories, windows
+from recbole_think.corpus.histories import training_histories
 from recbole_think.errors import InputError
 from recbole_think.stages.cross_entropy import catalogue_loss
 from recbole_think.stages.dropout import dropout
@@ -40,6 +36,7 @@ class SASRecAll(SASRec):
         self.loss_type = config["loss_type"]
         self.hidden_act = config["hidden_act"]
         self.histories = training_histories(dataset)
+        self.events = {self.ITEM_SEQ: self.histories.items}
 
     @staticmethod
     def require_inputs(config) -> None:
@@ -65,27 +62,40 @@ class SASRecAll(SASRec):
         return (functional.softplus(-better) + functional.softplus(worse)).mean()
 
     def encode(self, items: Tensor) -> Tensor:
-        """Read windows, int64 [B, T], zeros behind the end; return what each position knows, [B, T, d].
+        """Read windows, int64 [B, T], zeros behind the end; return what each position knows, [B, T, d]."""
+        return self._pass(
+            self._placed(items), future(items.shape[1], items.device), [[] for _ in self.trm_encoder.layer]
+        )
 
-        The causal mask hides the padding too, since it lies behind every real item.
+    def _placed(self, items: Tensor) -> Tensor:
+        """Item and place, [B, T, d]."""
+        return self.item_embedding(items) + self.position_embedding.weight[: items.shape[1]]
+
+    def _pass(self, state: Tensor, mask: Tensor, pasts: list[list[tuple[Tensor, Tensor]]]) -> Tensor:
+        """Send states [B, T, d] through the transformer, once.
+
+        Args:
+            state: what enters.
+            mask: [T, S], added to the scores of every head; S = T for this pass and for each one before.
+            pasts: keys and values of each layer, one pair per pass; this pass adds its own.
         """
-        length = items.shape[1]
-        state = self.item_embedding(items) + self.position_embedding.weight[:length]
         state = self._dropped(self.LayerNorm(state), self.hidden_dropout_prob)
-        future = torch.full((length, length), -torch.inf, device=items.device).triu(1)
-        for layer in self.trm_encoder.layer:
-            state = self._attend(layer.multi_head_attention, state, future)
+        for layer, past in zip(self.trm_encoder.layer, pasts, strict=True):
+            state = self._attend(layer.multi_head_attention, state, mask, past)
             state = self._feed(layer.feed_forward, state)
         return state
 
-    def _attend(self, module, state: Tensor, future: Tensor) -> Tensor:
-        """RecBole's MultiHeadAttention; ``future`` [T, T] is added to the scores of every head."""
+    def _attend(self, module, state: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """RecBole's MultiHeadAttention, which here may also look at earlier passes; see ``_pass``."""
         size = module.attention_head_size
         query, key, value = (
             part(state).unflatten(2, (-1, size)).transpose(1, 2)  # [B, H, T, d / H]
             for part in (module.query, module.key, module.value)
         )
-        scores = (query / size**0.5) @ key.transpose(2, 3) + future
+        past.append((key, value))
+        if len(past) > 1:
+            key, value = (torch.cat(parts, 2) for parts in zip(*past, strict=True))  # [B, H, S, d / H]
+        scores = (query / size**0.5) @ key.transpose(2, 3) + mask
         read = self._dropped(scores.softmax(-1), self.attn_dropout_prob) @ value
         read = module.dense(read.transpose(1, 2).flatten(2))  # [B, T, d]
         return module.LayerNorm(self._dropped(read, self.hidden_dropout_prob) + state)
@@ -98,6 +108,11 @@ class SASRecAll(SASRec):
 
     def _dropped(self, values: Tensor, rate: float) -> Tensor:
         return dropout(values, rate, self.training)
+
+
+def future(length: int, device: torch.device) -> Tensor:
+    """The causal mask, [T, T]; it hides the padding too, since that lies behind every real item."""
+    return torch.full((length, length), -torch.inf, device=device).triu(1)
 
 
 def negatives(rows: Tensor, n_items: int) -> Tensor:
@@ -118,49 +133,3 @@ def negatives(rows: Tensor, n_items: int) -> Tensor:
     if not free.any(1).all():
         raise InputError("loss_type: BCE found no item outside a window; lower MAX_ITEM_LIST_LENGTH, or use CE")
     return torch.multinomial(free, rows.shape[1] - 1, replacement=True)
-
-
-class WindowTrainer(Trainer):
-    """RecBole's trainer over windows of histories instead of prefixes; ``train_batch_size`` counts windows."""
-
-    def _build_optimizer(self, **kwargs):
-        """RecBole's optimizer; an Adam makes its step in one kernel."""
-        optimizer = super()._build_optimizer(**kwargs)
-        for group in optimizer.param_groups:
-            if "fused" in group:
-                group["fused"] = True
-        return optimizer
-
-    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        return super()._train_epoch(self.batches(epoch_idx), epoch_idx, loss_func, show_progress)
-
-    def batches(self, epoch: int) -> "WindowBatches":
-        """Cut the training histories anew for an epoch."""
-        return WindowBatches(self.model, self.config["train_batch_size"], [self.config["seed"], epoch])
-
-
-class WindowBatches:
-    """Every transition of the training histories once, in shuffled batches of windows of like length."""
-
-    def __init__(self, model: SASRecAll, size: int, seed: list[int]):
-        dice = np.random.default_rng(seed)
-        found = list(windows(model.histories, model.max_seq_length + 1, dice))
-        order = np.argsort([len(window) for window in found], kind="stable")  # equal ones stay shuffled
-        groups = [order[begin : begin + size] for begin in range(0, len(order), size)]
-        self.field = model.ITEM_SEQ
-        self.rows = [_padded([found[index] for index in groups[place]]) for place in dice.permutation(len(groups))]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Interaction]:
-        for rows in self.rows:
-            yield Interaction({self.field: rows})
-
-
-def _padded(some: list[np.ndarray]) -> Tensor:
-    """Windows as int64 [B, T + 1], zeros behind the end of shorter ones."""
-    rows = np.zeros((len(some), max(len(window) for window in some)), dtype=np.int64)
-    for row, window in zip(rows, some, strict=True):
-        row[: len(window)] = window
-    return torch.from_numpy(rows)

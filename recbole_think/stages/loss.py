@@ -13,13 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from recbole_think.prompts.batching import IGNORED
+from recbole_think.prompts.soft import level_shares
 from recbole_think.stages.cross_entropy import vocabulary_loss
 from recbole_think.stages.dropout import dropout as dropped
 
 
 def token_loss(
-    model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float, words: Tensor | None = None
-) -> Tensor:
+    model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float, words: Tensor | None = None,
+    teacher_weight: float = 0.0,
+) -> Tensor:  # fmt: skip
     """Mean cross-entropy of the supervised tokens of a batch.
 
     Args:
@@ -28,17 +30,34 @@ def token_loss(
         code_tokens: L int64 tensors of token ids.
         dropout: share of embedded features dropped while training.
         words: int64 [W], rising: what plain tokens are predicted out of; None = all words and codes.
+        teacher_weight: of the soft labels, where the batch has any; the true codes have the rest.
     """
     hidden, targets, plain = _supervised(model, batch, dropout)
     head, total = model.get_output_embeddings(), torch.zeros((), device=hidden.device)
     if plain.any():
         of_plain = hidden[plain], targets[plain]
         total = total + (vocabulary_loss(head, *of_plain) if words is None else _loss_among(head, *of_plain, words))
-    for tokens in code_tokens:
+    soft_rows = batch["soft_rows"][batch["labels"] != IGNORED] if "soft_rows" in batch else None
+    for level, tokens in enumerate(code_tokens):
         of_level = ~plain & (targets >= tokens[0]) & (targets <= tokens[-1])
         logits = head.code_logits(hidden[of_level], tokens)  # float32 [N_level, S]
-        total = total + functional.cross_entropy(logits, targets[of_level] - tokens[0], reduction="sum")
+        losses = functional.cross_entropy(logits, targets[of_level] - tokens[0], reduction="none")
+        if soft_rows is not None:
+            losses = _softened(losses, logits, batch, soft_rows[of_level], level, teacher_weight)
+        total = total + losses.sum()
     return total / len(targets)
+
+
+def _softened(
+    losses: Tensor, logits: Tensor, batch: dict[str, Tensor], rows: Tensor, level: int, weight: float
+) -> Tensor:
+    """Mix the loss against soft labels into that against true codes, where there are any: float32 [N_level]."""
+    known = rows >= 0
+    codes, shares, target = (batch[name][rows[known]] for name in ("soft_codes", "soft_shares", "soft_target"))
+    labels, said = level_shares(codes, shares, target, level, logits.shape[1])
+    soft = -(labels * logits[known].log_softmax(-1)).sum(1)
+    mixed = torch.where(said, (1 - weight) * losses[known] + weight * soft, losses[known])
+    return losses.masked_scatter(known, mixed)
 
 
 def _loss_among(head, hidden: Tensor, targets: Tensor, words: Tensor) -> Tensor:

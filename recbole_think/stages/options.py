@@ -126,6 +126,10 @@ class RecommendationOptions(WeightOptions):
     attention_dropout: float = 0.3  # on attention weights
     epochs: int = 14
     tokens: int = 0  # at most this many are read; 0 = all of the epochs
+    teachers: tuple = ()  # folders of finished runs whose scores are soft labels beside the true items; () = none
+    teacher_weight: float = 0.5  # of the soft labels; the true items have the rest
+    teacher_temperature: float = 1.0  # teachers' scores are divided by it
+    teacher_items: int = 100  # that teachers name, with their probabilities
     valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
 
     def __post_init__(self):
@@ -134,6 +138,9 @@ class RecommendationOptions(WeightOptions):
         for name in ("hidden_dropout", "attention_dropout"):
             self._check(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
         self._check(self.tokens >= 0, "tokens", "must be 0 (no limit) or more")
+        self._check(0 <= self.teacher_weight <= 1, "teacher_weight", "must lie in [0, 1]")
+        self._check(self.teacher_temperature > 0, "teacher_temperature", "must be positive")
+        self._check(self.teacher_items >= 1, "teacher_items", "must be at least 1")
         self._check(self.valid_users >= 0, "valid_users", "must be 0 (all) or more")
 
 

@@ -5,14 +5,16 @@ all training histories, loss on itemic tokens alone, and a softmax over the code
 whole vocabulary, since a trie will never let a word follow there. Word rows stay frozen.
 """
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from recbole_think.corpus.histories import windows
+from recbole_think.corpus.histories import Histories, spans
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import Row, packed_rows
+from recbole_think.prompts.soft import Soft
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import Context, Outcome
@@ -24,9 +26,23 @@ class Recommendation:
 
     name = "recommendation"
 
-    def __init__(self, options: RecommendationOptions, max_history: int):
-        self.options = options
-        self.max_history = max_history
+    def __init__(
+        self,
+        options: RecommendationOptions,
+        max_history: int,
+        teachers: Callable[[Histories], Callable[[slice], Soft]] | None = None,
+        leans_on: Mapping[str, Any] | None = None,
+    ):
+        """Take what the stage leans on.
+
+        Args:
+            options: of the stage.
+            max_history: latest items a prompt shows.
+            teachers: gives, for training histories, what teachers say of the items predicted in a window of them.
+            leans_on: what decides what teachers say.
+        """
+        self.options, self.max_history, self.teachers = options, max_history, teachers
+        self.leans_on = dict(leans_on or {})
 
     def plan(self, context: Context) -> BatchPlan:
         """Every transition once an epoch, histories cut elsewhere each time, up to ``tokens`` in all.
@@ -36,10 +52,12 @@ class Recommendation:
         """
         vocabulary, options = context.vocabulary, self.options
         frame = recommendation_frame(vocabulary.tokenizer)
+        soft = self.teachers(context.histories) if self.teachers else lambda window: None
         batches: list[list[Row]] = []
         for epoch in range(options.epochs):
-            cut = windows(context.histories, self.max_history + 1, np.random.default_rng([context.seed, epoch]))
-            examples = [recommendation_example(frame, vocabulary, window) for window in cut]
+            cut = spans(context.histories, self.max_history + 1, np.random.default_rng([context.seed, epoch]))
+            items = context.histories.items
+            examples = [recommendation_example(frame, vocabulary, items[span], soft(span)) for span in cut]
             if not examples:
                 raise InputError("no user has two training events: there is no transition to learn from")
             batches += into_batches(packed_rows(examples, len(frame), options.row_tokens), options.tokens_per_batch)

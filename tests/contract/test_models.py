@@ -10,7 +10,7 @@ import pytest
 import torch
 from recbole.trainer import Trainer
 
-from recbole_think import evaluation, leaderboard, record
+from recbole_think import evaluation, experiment, record
 from recbole_think.catalog import CATALOG
 from recbole_think.errors import InputError
 from recbole_think.evaluation import evaluate, set_mask
@@ -25,6 +25,8 @@ KEYS = {
 METRICS = {f"{name}@{k}" for name in ("recall", "ndcg", "mrr") for k in TOPK}
 TIED = ("Pop", "ItemKNN")  # counts and sums of few neighbours: many items score alike, and may swap at will
 CLOSE = 1e-4  # sums over a batch and over one row may differ by rounding
+
+GENERATIVE = ("OneRecThink", "TIGER")
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
@@ -106,7 +108,7 @@ def test_the_record_says_what_ran_on_what_with_which_outcome(opened):
 
 
 def test_only_a_generative_model_can_answer_with_no_item_and_ours_never_does(opened):
-    assert opened.metrics["illegal_rate"] == (0 if opened.metrics["model"] == "OneRecThink" else None)
+    assert opened.metrics["illegal_rate"] == (0 if opened.metrics["model"] in GENERATIVE else None)
 
 
 def test_every_model_trains_on_all_but_the_last_two_events_of_every_user(opened):
@@ -297,7 +299,7 @@ def test_the_weights_of_the_best_epoch_are_scored_and_not_those_of_the_last(toy_
         assert torch.equal(weights, three.trainer.model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("model", ["BPR", "SASRec", "SASRecAll"])
+@pytest.mark.parametrize("model", ["BPR", "SASRec", "SASRecAll", "HSTU", "ReaRec"])
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(model, toy_path, tmp_path):
     first, again, other = (
         run(model, "toy", config_dict=settings(model, toy_path, tmp_path / name, seed=seed))["metrics"]
@@ -308,7 +310,7 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(model, toy
     assert first["data_fingerprint"] == other["data_fingerprint"], "the seed may not change the split"
 
 
-@pytest.mark.parametrize("model", ["BPR", "SASRec", "SASRecAll"])
+@pytest.mark.parametrize("model", ["BPR", "SASRec", "SASRecAll", "HSTU", "ReaRec"])
 def test_a_history_longer_than_the_model_reads_is_masked_whole(model, toy_path, tmp_path, monkeypatch):
     more = {"mask_history": True} | ({"MAX_ITEM_LIST_LENGTH": 3} if model != "BPR" else {})
     opened = run_opened(model, settings(model, toy_path, tmp_path / "run", **more))
@@ -342,7 +344,7 @@ def test_a_relative_data_path_is_read_from_where_the_command_was_given(tmp_path,
 
 
 def test_a_finished_run_is_kept_when_its_popularity_row_fails(toy_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(leaderboard, "shared_settings", lambda _: {"data_path": str(tmp_path / "nowhere")})
+    monkeypatch.setattr(experiment, "shared_settings", lambda _: {"data_path": str(tmp_path / "nowhere")})
     with contextlib.suppress(InputError):
         run("BPR", "toy", config_dict=settings("BPR", toy_path, tmp_path / "run"))
     assert (tmp_path / "run" / "metrics.json").is_file()

@@ -3,7 +3,15 @@ import random
 import numpy as np
 import pytest
 
-from recbole_think.corpus.histories import Histories, fingerprint, from_pairs, repeated_share, targets, without_last
+from recbole_think.corpus.histories import (
+    Histories,
+    fingerprint,
+    from_pairs,
+    repeated_share,
+    targets,
+    training_times,
+    without_last,
+)
 from tests.toy import settings, write_toy
 
 
@@ -142,6 +150,20 @@ def test_training_histories_are_the_split_made_by_hand_and_whole(model, more, tm
         assert list(items[data.until_test.of(user)]) == [*training, validation]
     met = [test in [*training, validation] for training, validation, test in by_hand.values()]
     assert data.repeated == pytest.approx(np.mean(met)) and 0 < data.repeated < 1
+
+
+@pytest.mark.parametrize(("model", "more"), MODELS)
+def test_times_lie_beside_the_items_of_training_histories(model, more, tmp_path):
+    # every user's events are ten seconds apart, all within seventy; two events of one user have one time
+    twins = [("eve", item, 1_000 + 10 * time) for item, time in zip("cabde", (0, 3, 3, 6, 7), strict=True)]
+    write_events(tmp_path, EVENTS + twins)
+    data = prepared(tmp_path, model, **more)
+    users, times = data.train.dataset.field2id_token["user_id"], training_times(data.train.dataset)
+    assert times.shape == data.histories.items.shape
+    for user in range(1, data.histories.n_users):
+        own = times[data.histories.starts[user] : data.histories.starts[user + 1]]
+        steps = [0, 3, 3] if users[user] == "eve" else list(range(len(own)))
+        assert own == pytest.approx([step / 7 for step in steps])
 
 
 def test_the_same_split_has_the_same_fingerprint_in_every_model_and_order_of_lines(tmp_path):

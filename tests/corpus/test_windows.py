@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recbole_think.corpus.histories import from_pairs, windows
+from recbole_think.corpus.histories import from_pairs, spans, windows
 
 
 def random_histories(lengths):
@@ -59,3 +59,10 @@ def test_epochs_cut_elsewhere_and_come_in_another_order_and_a_seed_repeats():
 def test_the_padding_user_is_no_history():
     histories = from_pairs(np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 4, 5]), 2)
     assert [w.tolist() for w in windows(histories, 5, np.random.default_rng(0))] == [[4, 5]]
+
+
+def test_spans_cut_what_lies_beside_the_items_where_windows_cut_the_items():
+    histories = random_histories(LENGTHS)
+    beside = -histories.items
+    cut = zip(*(make(histories, 6, np.random.default_rng(3)) for make in (spans, windows)), strict=True)
+    assert all((beside[span] == -window).all() for span, window in cut)

@@ -52,9 +52,12 @@ def test_its_first_line_is_the_command_that_uses_it(path):
 def test_every_key_is_known_to_the_configuration(path):
     model = path.stem if kind(path) == "model" else "SASRec"
     dataset = path.stem if kind(path) == "dataset" else "ml-100k"
-    blocks = {*BLOCKS, "stages", "stages_from"} if model == "OneRecThink" else set()
     ours = set(yaml.safe_load((properties_dir() / "overall.yaml").read_text()))
     config = ThinkConfig(model, dataset)
+    blocks = {
+        *getattr(config.model_class, "OPTIONS", ()),
+        *(("stages", "stages_from") if model == "OneRecThink" else ()),
+    }
     recboles = set().union(*config.parameters.values())
     of_s3rec = {"item_attribute", "train_stage", "pretrain_epochs"} if model == "S3Rec" else set()  # its trainer's
     parents = [cls for cls in config.model_class.__mro__ if cls.__module__.startswith("recbole")]
@@ -68,11 +71,12 @@ def test_every_key_is_known_to_the_configuration(path):
 def test_the_blocks_of_a_model_are_options_it_can_read_and_name_every_one(path):
     config = ThinkConfig(path.stem, "ml-100k")
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    blocks = [key for key in given if key in BLOCKS]
+    known = getattr(config.model_class, "OPTIONS", {})
+    blocks = [key for key in given if key in known]
     if path.stem == "OneRecThink":
         assert set(blocks) == set(BLOCKS)
     for key in blocks:
-        options = read_options(BLOCKS[key], config[key], key)
+        options = read_options(known[key], config[key], key)
         assert {field.name for field in fields(options)} == set(given[key]), "the file explains every option"
 
 

@@ -12,7 +12,8 @@ from recbole_think.config import ThinkConfig
 from recbole_think.errors import InputError
 from recbole_think.experiment import prepare, run
 from recbole_think.rivals import sasrec
-from recbole_think.rivals.sasrec import SASRecAll, WindowBatches, negatives
+from recbole_think.rivals.sasrec import SASRecAll, negatives
+from recbole_think.rivals.windows import WindowBatches
 from tests.toy import settings, walks, write_toy
 
 LONGEST = 6

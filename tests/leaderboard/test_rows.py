@@ -4,17 +4,26 @@ import math
 
 import pytest
 
-from recbole_think import leaderboard
 from recbole_think.errors import InputError
-from recbole_think.leaderboard import add, committed_rows, main, shared_settings, table
+from recbole_think.experiment import shared_settings
+from recbole_think.leaderboard import rows
+from recbole_think.leaderboard.__main__ import main
+from recbole_think.leaderboard.ranks import read_ranks, read_users
+from recbole_think.leaderboard.rows import COLUMNS, add, committed_rows, comparable_rows, table
 
 
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     """An empty folder of committed results."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(leaderboard, "results_dir", lambda: tmp_path / "results")
+    monkeypatch.setattr(rows, "results_dir", lambda: tmp_path / "results")
     return tmp_path / "results"
+
+
+RANKS = """user_id\trank\trank_other_masking\thistory_length\ttarget_count
+u9\t1\t2\t7\t3
+u1\t0\t4\t5\t1
+"""
 
 
 def finished(folder, model="SASRec", seed=1, masked=True, ndcg=0.5, dataset="toy", **more):
@@ -24,9 +33,11 @@ def finished(folder, model="SASRec", seed=1, masked=True, ndcg=0.5, dataset="toy
         "standard_error": {"ndcg@10": 0.01234567}, "test_other_masking": {"ndcg@10": ndcg / 2},
         "standard_error_other_masking": {"ndcg@10": 0.02}, "finished": "2026-11-22 02:00:00+0000", "commit": "abc",
         "command": "python run_recbole_think.py --topk='[5, 10]'", "hardware": {"cpu": "A, B", "threads": 2},
-        "seconds": {"fit": 10.4, "data": 1.2}, "data_fingerprint": "f", **more,
+        "seconds": {"fit": 10.4, "evaluate_test": 1.26, "evaluate_test_other_masking": 2}, "data_fingerprint": "f",
+        "tie_rule": "by time", "valid": {"ndcg@10": 0.75}, **more,
     }  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "ranks.tsv").write_text(RANKS)
     return folder
 
 
@@ -37,7 +48,8 @@ def test_a_finished_run_is_kept_under_both_maskings_and_read_back(tmp_path, resu
     assert masked["standard_error"] == {"ndcg@10": 0.012346} and free["standard_error"] == {"ndcg@10": 0.02}
     assert masked["model"] == "SASRec" and masked["finished"] == "2026-11-22" and masked["data_fingerprint"] == "f"
     assert masked["command"] == "python run_recbole_think.py --topk='[5, 10]'"
-    assert masked["hardware"] == "A, B, 2 thread(s)" and masked["seconds"] == "12"
+    assert masked["hardware"] == "A, B, 2 thread(s)" and masked["seconds_train"] == "10"
+    assert masked["seconds_eval"] == "1.3" and free["seconds_eval"] == "2"
 
 
 def test_the_main_masking_of_a_run_decides_which_of_its_rows_is_which(tmp_path):
@@ -77,10 +89,52 @@ def test_an_unfinished_run_is_refused(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+def test_the_columns_begin_as_the_documentation_says(tmp_path, results):
+    add(finished(tmp_path / "run"))
+    with (results / "toy.csv").open(newline="") as file:
+        assert next(csv.reader(file))[: len(COLUMNS)] == list(COLUMNS)
+
+
+def test_ranks_are_kept_in_the_order_of_users_under_either_masking_and_without_their_names(tmp_path, results):
+    add(finished(tmp_path / "run"), row="a row")
+    assert read_ranks(results / "toy", "a row", 1, masked=True).tolist() == [0, 1], "u1, then u9"
+    assert read_ranks(results / "toy", "a row", 1, masked=False).tolist() == [4, 2]
+    assert read_users(results / "toy").history_length.tolist() == [5, 7]
+    assert not any(b"u9" in path.read_bytes() for path in (results / "toy").iterdir())
+    add(finished(tmp_path / "free", masked=False, seed=2), row="a row")
+    assert read_ranks(results / "toy", "a row", 2, masked=False).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("other", [{"data_fingerprint": "g"}, {"tie_rule": "at random"}])
+def test_rows_of_another_split_or_tie_rule_are_refused_and_nothing_is_written(tmp_path, results, other):
+    add(finished(tmp_path / "one"))
+    before = (results / "toy.csv").read_text()
+    with pytest.raises(InputError, match=f"{next(iter(other))}.*never in one table"):
+        add(finished(tmp_path / "two", "BPR", **other))
+    assert (results / "toy.csv").read_text() == before and len(list((results / "toy").iterdir())) == 2
+
+
+def test_a_row_that_is_made_anew_may_change_the_split_of_its_table(tmp_path):
+    add(finished(tmp_path / "one"))
+    add(finished(tmp_path / "two", data_fingerprint="g"))
+    assert [row["data_fingerprint"] for row in committed_rows("toy", True)] == ["g"]
+
+
+def test_a_run_is_shown_beside_rows_of_other_models_on_its_own_split(tmp_path):
+    add(finished(tmp_path / "one", "BPR"))
+    add(finished(tmp_path / "two", "SASRec"))
+    metrics = {"dataset": "toy", "model": "SASRec", "data_fingerprint": "f"}
+    assert [row["row"] for row in comparable_rows(metrics, True)] == ["BPR"]
+    assert comparable_rows({**metrics, "data_fingerprint": "g"}, True) == []
+
+
 def test_the_command_adds_and_says_where(tmp_path, results, capsys):
     assert main(["add", str(finished(tmp_path / "run"))]) == 0
     assert capsys.readouterr().out == f"{results / 'toy.csv'}\n"
-    assert main([]) == main(["drop", "x"]) == 2
+    for wrong in ([], ["drop", "x"]):
+        with pytest.raises(SystemExit) as ended:
+            main(wrong)
+        assert ended.value.code == 2
 
 
 def row(label, **test):

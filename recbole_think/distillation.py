@@ -1,0 +1,105 @@
+"""What finished runs would have named after every training event's history: the teachers of distillation.
+
+Teachers are run folders of models that score all items (their weights, not their lists); of several the probabilities
+are averaged. They have seen the training events themselves, so at those they are surer than they should be: a
+temperature above 1 takes that back. E training events, n items, K items kept.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
+from tqdm import tqdm
+
+from recbole_think.artifacts import read_json
+from recbole_think.corpus.histories import Histories
+from recbole_think.errors import InputError
+
+TOGETHER = 1024  # histories scored at once
+
+
+def require_teachers(folders: Sequence[str]) -> None:
+    """Refuse folders that hold no finished run.
+
+    Raises:
+        InputError: one does not.
+    """
+    for folder in folders:
+        if not (Path(folder) / "metrics.json").is_file():
+            raise InputError(f"recommendation.teachers: {folder} is not the folder of a finished run")
+
+
+def facts(folders: Sequence[str]) -> list[str]:
+    """What decides what teachers say, wherever their folders are: digests of their weights."""
+    return [read_json(Path(folder) / "evaluation" / "test.json")["made_from"]["weights"] for folder in folders]
+
+
+@torch.no_grad()
+def taught_by(
+    folders: Sequence[str], histories: Histories, fingerprint: str, count: int, temperature: float, show: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ask teachers about every training event.
+
+    Args:
+        folders: of finished runs.
+        histories: training histories of the pupil.
+        fingerprint: of its split.
+        count: K.
+        temperature: scores are divided by it before the softmax.
+        show: draw a bar.
+
+    Returns:
+        Items named after the history before each event, most probable first, RecBole ids, int64 [E, K], and their
+        probabilities, float32 [E, K]; 0 of nothing for a user's first event.
+
+    Raises:
+        InputError: a run on other data, or of a model that needs more than a history.
+    """
+    from recbole_think.loading import load
+    from recbole_think.scoring import is_generative
+
+    runs = [load(folder) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        if run.metrics["data_fingerprint"] != fingerprint:
+            raise InputError(f"recommendation.teachers: {folder} was trained on another split than this run")
+        if run.model.type != ModelType.SEQUENTIAL or is_generative(run.model):
+            name = type(run.model).__name__
+            raise InputError(f"recommendation.teachers: {name} ({folder}) does not score all items by a history")
+    count = min(count, runs[0].model.n_items - 1)
+    firsts = np.repeat(histories.starts[:-1], np.diff(histories.starts))  # where the history of each event begins
+    places = np.flatnonzero(firsts < np.arange(len(firsts)))
+    items = np.zeros((len(histories.items), count), dtype=np.int64)
+    shares = np.zeros((len(histories.items), count), dtype=np.float32)
+    with tqdm(total=len(places), desc="asking teachers", unit="event", disable=not show) as bar:
+        for begin in range(0, len(places), TOGETHER):
+            rows = places[begin : begin + TOGETHER]
+            past = [histories.items[firsts[row] : row] for row in rows.tolist()]
+            total = np.mean([_probabilities(run, past, temperature) for run in runs], axis=0)
+            best = np.argpartition(-total, count - 1, axis=1)[:, :count]
+            ranked = np.take_along_axis(best, np.argsort(-np.take_along_axis(total, best, 1), 1, kind="stable"), 1)
+            items[rows], shares[rows] = ranked, np.take_along_axis(total, ranked, 1)
+            bar.update(len(rows))
+    return items, shares
+
+
+def _probabilities(run: Any, past: list[np.ndarray], temperature: float) -> np.ndarray:
+    """Of every item after each history, padding 0: float32 [B, n + 1]."""
+    model = run.model
+    longest = model.max_seq_length
+    rows = torch.zeros(len(past), longest, dtype=torch.int64)
+    for row, history in zip(rows, past, strict=True):
+        latest = torch.from_numpy(history[-longest:].copy())
+        row[: len(latest)] = latest
+    lengths = torch.tensor([min(len(history), longest) for history in past])
+    try:
+        scores = model.full_sort_predict(Interaction({model.ITEM_SEQ: rows, model.ITEM_SEQ_LEN: lengths}))
+    except (KeyError, NotImplementedError) as why:  # it reads more than items, or scores them one by one
+        name = type(model).__name__
+        raise InputError(f"recommendation.teachers: {name} does not score all items by a history: {why}") from why
+    scores = scores.view(len(past), -1).float()
+    scores[:, 0] = -torch.inf
+    return (scores / temperature).softmax(1).numpy()

@@ -1,0 +1,1 @@
+"""Leaderboards: rows made one like another, kept, compared, and shown."""

@@ -1,0 +1,176 @@
+"""A leaderboard as its YAML describes it: data set, rows, seeds, and the command that makes each of them.
+
+    title: Amazon Beauty 2014, 5-core
+    dataset: beauty
+    seeds: [2020]                     # of every row that names none
+    options: {topk: [5, 10, 20]}      # of every row
+    rows:
+      SASRec-CE:                      # the row's name
+        model: SASRecAll
+        seeds: [2020, 2021, 2022]
+        minutes: 30                   # expected, for the time left; `--plan` compares it with what was measured
+        stages_from: OneRecThink      # take finished stages of this row's run, where they are the very same
+        options: {epochs: 60}
+    quick:                            # what --quick does instead
+      options: {topk: [5, 10]}        # laid over those above
+      rows:                           # the only rows, each with options laid over its own
+        SASRec-CE: {epochs: 3}
+
+Knows nothing of processes and results.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_think import catalog
+from recbole_think.artifacts import digest
+from recbole_think.errors import InputError
+from recbole_think.layers import flat
+from recbole_think.leaderboard.ranks import file_name
+
+RUN = "run_recbole_think.py"
+BOARD_KEYS = {"title", "dataset", "seeds", "options", "rows", "quick"}
+ROW_KEYS = {"model", "seeds", "minutes", "stages_from", "options"}
+QUICK_KEYS = {"options", "rows"}
+MINUTES = 10.0  # expected of a row that does not say
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One row with one seed: a process of its own."""
+
+    row: str
+    model: str
+    dataset: str
+    seed: int
+    options: Mapping[str, Any]  # by dotted key
+    minutes: float
+    stages_from: str | None  # a row
+
+    @property
+    def name(self) -> str:
+        """What its run folder and log are called: a row whose options change begins a folder of its own."""
+        return f"{file_name(self.row, self.seed)}-{digest(self.command, 6)}"
+
+    @property
+    def command(self) -> str:
+        """The command that makes the row, as a person would type it, without paths of one machine."""
+        words = [f"--model={self.model}", f"--dataset={self.dataset}", f"--seed={self.seed}"]
+        words += [f"--{key}={_word(value)}" for key, value in self.options.items()]
+        return " ".join(["python", RUN, *map(shlex.quote, words)])
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard."""
+
+    name: str  # of its results
+    title: str
+    dataset: str
+    jobs: tuple[Job, ...]
+    quick: bool
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the rows, as the YAML orders them."""
+        return list(dict.fromkeys(job.row for job in self.jobs))
+
+
+def read_board(path: Path, quick: bool = False) -> Board:
+    """Read a leaderboard's YAML.
+
+    Args:
+        path: ``<name>.yaml``; results are called like it.
+        quick: the quick variant, which has results of its own.
+
+    Raises:
+        InputError: it is not one, with what is wrong and where.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as why:
+        raise InputError(f"{path} cannot be read: {why}") from why
+    except yaml.YAMLError as why:
+        raise InputError(f"{path} is not YAML: {' '.join(str(why).split())}") from why
+    _require_keys(path, "the board", found, BOARD_KEYS, {"dataset", "rows"})
+    shared, rows = found.get("options") or {}, found["rows"]
+    over: Mapping[str, Any] = {}
+    if quick:
+        fast = found.get("quick")
+        if not fast:
+            raise InputError(f"{path} has no block quick: it has no quick variant")
+        _require_keys(path, "quick", fast, QUICK_KEYS, {"rows"})
+        shared, over = {**shared, **(fast.get("options") or {})}, fast["rows"]
+        rows = {name: _known(path, "quick", name, rows) for name in over}
+    jobs = [job for name, row in rows.items() for job in _jobs(path, found, str(name), row, shared, over.get(name))]
+    _require_distinct(path, jobs)
+    title = str(found.get("title") or found["dataset"])
+    return Board(f"{path.stem}-quick" if quick else path.stem, title, str(found["dataset"]), tuple(jobs), quick)
+
+
+def _jobs(path: Path, board: Mapping, name: str, row: Any, shared: Mapping, over: Mapping | None) -> list[Job]:
+    _require_keys(path, f"row {name!r}", row, ROW_KEYS, {"model"})
+    if "," in name:
+        raise InputError(f"{path}, row {name!r}: --rows separates names by commas, so they may hold none")
+    try:
+        catalog.lookup(row["model"])
+    except InputError as why:
+        raise InputError(f"{path}, row {name!r}: {why}") from why
+    seeds = row.get("seeds") or board.get("seeds") or [2020]
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise InputError(f"{path}, row {name!r}: seeds must be a list of whole numbers, got {seeds!r}")
+    if over is not None:  # the quick variant asks whether it works, not how sure it is
+        seeds = seeds[:1]
+    below = row.get("stages_from")
+    if below is not None:
+        _known(path, f"row {name!r}, stages_from", below, board["rows"])
+    options = {**flat(shared), **flat(row.get("options") or {}), **flat(over or {})}
+    minutes = float(row.get("minutes") or MINUTES)
+    return [Job(name, row["model"], str(board["dataset"]), seed, options, minutes, below) for seed in seeds]
+
+
+def _known(path: Path, where: str, name: Any, rows: Mapping) -> Any:
+    if name not in rows:
+        near = get_close_matches(str(name), list(map(str, rows)), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{path}, {where}: there is no row {name!r}{hint}")
+    return rows[name]
+
+
+def _require_keys(path: Path, where: str, found: Any, known: set[str], needed: set[str]) -> None:
+    if not isinstance(found, Mapping):
+        raise InputError(f"{path}: {where} must be a block of keys ({', '.join(sorted(known))}), got {found!r}")
+    for key in found:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"{path}: {where} has an unknown key {key!r}{hint} Known: {', '.join(sorted(known))}")
+    for key in sorted(needed - set(found)):
+        raise InputError(f"{path}: {where} has no {key!r}")
+    for key in ("options", "rows"):
+        if key in found and not isinstance(found[key] or {}, Mapping):
+            raise InputError(f"{path}: {key} of {where} must be a block, got {found[key]!r}")
+
+
+def _require_distinct(path: Path, jobs: list[Job]) -> None:
+    names: dict[str, Job] = {}
+    for job in jobs:
+        name = file_name(job.row, job.seed)
+        other = names.setdefault(name, job)
+        if other is not job:
+            raise InputError(
+                f"{path}: rows {other.row!r} and {job.row!r}, seed {job.seed}, would share the file name "
+                f"{name!r}; give them names that differ in letters or digits, and each seed once"
+            )
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    return "~" if value is None else str(value)

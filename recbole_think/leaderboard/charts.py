@@ -1,0 +1,112 @@
+"""The charts of a leaderboard's page, as plain JSON for plotly; see ``figures.py`` for what is common to all charts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from recbole_think.figures import GREY, SYMBOLS, as_json, plain
+from recbole_think.leaderboard.standings import METRIC, K, Standing, Standings
+from recbole_think.wording import duration, spoken
+
+OURS = "OneRecThink"
+
+
+def ranking(rows: Sequence[Standing]) -> dict:
+    """NDCG of every row with its 95 % interval, best on top; ours in colour."""
+    figure = go.Figure()
+    for own in (True, False):
+        part = [row for row in rows if (row.model == OURS) is own]
+        means = [row.mean(METRIC) for row in part]
+        spans = [row.intervals[METRIC] for row in part]
+        figure.add_scatter(
+            x=means,
+            y=[plain(row.row) for row in part],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [high - mean for mean, (_, high) in zip(means, spans, strict=True)],
+                "arrayminus": [mean - low for mean, (low, _) in zip(means, spans, strict=True)],
+                "thickness": 2,
+            },
+            mode="markers",
+            marker={"size": 10} | ({} if own else {"color": GREY}),
+            hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+        )
+    names = [plain(row.row) for row in reversed(rows)]
+    figure.update_yaxes(categoryorder="array", categoryarray=names, type="category", ticklabelstandoff=6)
+    figure.update_xaxes(rangemode="tozero", nticks=6, title_text=spoken(METRIC))
+    figure.update_layout(showlegend=False, height=90 + 28 * len(rows), dragmode=False)
+    return as_json(figure)
+
+
+def cost(rows: Sequence[Standing], column: str, title: str) -> dict:
+    """NDCG against what a row costs, on a log scale.
+
+    Args:
+        rows: standings.
+        column: seconds of the CSV.
+        title: of the axis.
+    """
+    figure = go.Figure()
+    known = [(row, max(seconds, 1.0)) for row in rows if (seconds := row.cost(column)) is not None]
+    for own in (True, False):
+        part = [(row, seconds) for row, seconds in known if (row.model == OURS) is own]
+        figure.add_scatter(
+            x=[seconds for _, seconds in part],
+            y=[row.mean(METRIC) for row, _ in part],
+            customdata=[[plain(row.row), duration(seconds)] for row, seconds in part],
+            text=[plain(row.row) for row, _ in part],
+            mode="markers+text",
+            textposition="top center",
+            textfont={"size": 11},
+            marker={"size": 10} | ({} if own else {"color": GREY}),
+            hovertemplate="%{customdata[0]}: %{y:.4f} in %{customdata[1]}<extra></extra>",
+        )
+    figure.update_xaxes(type="log", title_text=title, tickformat="~s", nticks=6)
+    figure.update_yaxes(rangemode="tozero", nticks=6, title_text=spoken(METRIC))
+    figure.update_layout(showlegend=False, height=420, dragmode=False)
+    return as_json(figure)
+
+
+def by_quarter(rows: Sequence[Standing], of: np.ndarray) -> dict:
+    """NDCG by quarter of the users, a line for each row; the first few are shown, the others at a click.
+
+    Args:
+        rows: standings, best first.
+        of: int64 [U], what users are divided by.
+    """
+    figure = go.Figure()
+    for number, row in enumerate(rows):
+        parts = row.by_quarter(of)
+        figure.add_scatter(
+            x=[f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high, *_ in parts],
+            y=[mean for *_, mean, _ in parts],
+            error_y={"type": "data", "array": [error for *_, error in parts], "thickness": 1},
+            customdata=[users for _, _, users, *_ in parts],
+            name=plain(row.row),
+            mode="lines+markers",
+            marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
+            visible=True if number < len(SYMBOLS) else "legendonly",
+            hovertemplate="%{x}: %{y:.4f} ± %{error_y.array:.4f}, %{customdata:,} users",
+        )
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(rangemode="tozero", nticks=6, title_text=spoken(METRIC))
+    figure.update_layout(height=400 + 12 * len(rows), dragmode=False)
+    return as_json(figure)
+
+
+def overlap(found: Standings) -> dict:
+    """Of the users a row serves (line), the share the other one (column) serves as well."""
+    names = [plain(row.row) for row in found.rows]
+    figure = go.Figure(
+        go.Heatmap(
+            z=found.overlap().round(3).tolist(), x=names, y=names, zmin=0, zmax=1, xgap=1.5, ygap=1.5,
+            hovertemplate=f"of the users with a hit among {K} by %{{y}}, %{{z:.0%}} have one by %{{x}}<extra></extra>",
+            colorbar={"thickness": 10, "tickformat": ".0%"},
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_xaxes(type="category", tickangle=-60)
+    figure.update_layout(height=220 + 24 * len(names), dragmode=False)
+    return as_json(figure)

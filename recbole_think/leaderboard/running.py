@@ -1,0 +1,187 @@
+"""Make the rows of a leaderboard that are missing: each row and seed a process of its own, several side by side.
+
+What is finished is in the results the moment it is, what is interrupted goes on where it was when the board is run
+again (a run folder is found by its name and refuses a second process), and a row that fails is kept in mind with its
+reason while the others go on. The processes of a board that is killed outright finish their rows; the next one waits.
+"""
+
+import fcntl
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from recbole_think.artifacts import read_json, write_json
+from recbole_think.errors import InputError
+from recbole_think.leaderboard.board import Board, Job
+from recbole_think.leaderboard.rows import add, read_lines
+
+LOOK_S = 0.5  # between two looks at the processes
+SHOW_S = 2  # between two states of the bar
+FAILED = ".failed.json"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass
+class Running:
+    """A job at work."""
+
+    job: Job
+    process: subprocess.Popen
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def minutes(self) -> float:
+        """Of the minutes planned for it, those that have gone by."""
+        return min((time.monotonic() - self.begun) / 60, 0.98 * self.job.minutes)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Makes the rows of one leaderboard."""
+
+    board: Board
+    results: Path  # its CSV
+    folder: Path  # of run folders and logs
+    jobs: int = 1  # processes side by side
+    words: Sequence[str] = ()  # more of every command: paths of this machine
+    report: Callable[[], object] = lambda: None  # called whenever a row was added
+
+    def missing(self, rows: Sequence[str] = ()) -> list[Job]:
+        """Jobs without a line in the results that their command has made, of some rows or all."""
+        made = {(line["row"], line["seed"], line["command"]) for line in read_lines(self.results)}
+        wanted = [job for job in self.board.jobs if not rows or job.row in rows]
+        return [job for job in wanted if (job.row, str(job.seed), job.command) not in made]
+
+    def run(self, rows: Sequence[str] = ()) -> dict[Job, str]:
+        """Make what is missing.
+
+        Args:
+            rows: names of those wanted; none = all.
+
+        Returns:
+            The reason, by job, of what failed.
+
+        Raises:
+            InputError: another process writes the same results.
+        """
+        with alone(self.results):
+            waiting, going = self.missing(rows), list[Running]()
+            failed: dict[Job, str] = {}
+            total = sum(job.minutes for job in waiting)
+            bar = "{desc} |{bar}| {percentage:3.0f} % of the minutes planned [{elapsed}<{remaining}]"
+            with tqdm(total=total, bar_format=bar, disable=not waiting, file=sys.stderr, mininterval=SHOW_S) as shown:
+                done = 0.0
+                try:
+                    while waiting or going:
+                        self._start(waiting, going)
+                        time.sleep(LOOK_S)
+                        for ended in [one for one in going if one.process.poll() is not None]:
+                            going.remove(ended)
+                            done += ended.job.minutes
+                            self._end(ended, failed)
+                        shown.set_description(", ".join(one.job.name for one in going), refresh=False)
+                        shown.update(min(total, done + sum(one.minutes for one in going)) - shown.n)
+                finally:
+                    stop(going)
+        return failed
+
+    def _start(self, waiting: list[Job], going: list[Running]) -> None:
+        """Start what may be: a row that takes stages of another waits for it, if that is to be made as well."""
+        for job in list(waiting):
+            if len(going) >= self.jobs:
+                return
+            ahead = [other for other in [*waiting, *(one.job for one in going)] if other.seed == job.seed]
+            if any(other.row == job.stages_from for other in ahead):
+                continue
+            if not free(self.folder / job.name):  # a process of an earlier board is at work on it
+                continue
+            waiting.remove(job)
+            going.append(Running(job, self._process(job)))
+
+    def _process(self, job: Job) -> subprocess.Popen:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{job.name}{FAILED}").unlink(missing_ok=True)
+        words = [*shlex.split(job.command)[2:], *self.words]
+        words.append(f"--run_folder={self.folder / job.name}")
+        for other in self.board.jobs:
+            below = self.folder / other.name
+            if (other.row, other.seed) == (job.stages_from, job.seed) and (below / "metrics.json").is_file():
+                words.append(f"--stages_from={below}")
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        environment = {**dict.fromkeys(THREADS, threads), **os.environ} if self.jobs > 1 else dict(os.environ)
+        with (self.folder / f"{job.name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "recbole_think", *words], stdout=log, stderr=subprocess.STDOUT, env=environment,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+    def _end(self, ended: Running, failed: dict[Job, str]) -> None:
+        """Add the row of a process that has ended, or keep why there is none."""
+        job, log = ended.job, self.folder / f"{ended.job.name}.log"
+        try:
+            if ended.process.returncode:
+                raise InputError(last_words(log) or f"ended with {ended.process.returncode}")
+            add(self.folder / job.name, job.row, job.command, self.results)
+        except InputError as why:
+            failed[job] = str(why)
+            write_json(self.folder / f"{job.name}{FAILED}", {"row": job.row, "reason": str(why), "log": str(log)})
+        self.report()
+
+
+def failures(folder: Path, jobs: Sequence[Job]) -> list[Mapping[str, str]]:
+    """What failed last time, of some jobs: row, reason, log."""
+    paths = [folder / f"{job.name}{FAILED}" for job in jobs]
+    return [read_json(path) for path in paths if path.is_file()]
+
+
+@contextmanager
+def alone(results: Path) -> Iterator[None]:
+    """Hold the lock of a leaderboard's results.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with (results.parent / f".{results.stem}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as why:
+            raise InputError(f"another board is writing {results}; wait until it has ended") from why
+        yield
+
+
+def free(run_folder: Path) -> bool:
+    """Whether no process works in a run folder."""
+    path = run_folder / ".lock"
+    if not path.is_file():
+        return True
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def last_words(log: Path) -> str:
+    """The last line a process wrote: of ours, what was wrong."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n")]
+    said = [line.rpartition("\r")[2] for line in lines if line]
+    return said[-1][-500:] if said else ""
+
+
+def stop(going: Sequence[Running]) -> None:
+    """End processes; they go on from their last checkpoint when the board is run again."""
+    for one in going:
+        with suppress(ProcessLookupError):
+            one.process.terminate()
+    for one in going:
+        one.process.wait()

@@ -1,0 +1,113 @@
+"""Two heuristics without a parameter to learn: what follows the last item, and what reads like it.
+
+A model that cannot beat them has learnt nothing of users. Both rank by the last item of the history alone; items that
+score the same stand in the order of their popularity. V items with padding.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+
+from recbole_think.corpus.histories import Histories, training_histories
+from recbole_think.corpus.items import read_items
+from recbole_think.errors import InputError
+from recbole_think.inputs import atomic_file
+from recbole_think.itemic.embed import text_vectors
+
+TIE = 1e-5  # popularity decides between scores that differ by less, and no others
+
+
+class LastItem(SequentialRecommender):
+    """Scores every item by how it goes with the last one of a history; nothing is trained."""
+
+    input_type = InputType.POINTWISE
+    UNREAD_KEYS: ClassVar = {key: "nothing is trained" for key in ("epochs", "learning_rate", "train_neg_sample_args")}
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.none = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants something to optimise
+        self.histories = training_histories(dataset)
+        counts = np.bincount(self.histories.items, minlength=self.n_items)
+        self.popularity = counts.argsort(kind="stable").argsort().astype(np.float32) / self.n_items  # below 1
+
+    def likeness(self, last: np.ndarray) -> np.ndarray:
+        """How much each item of ``last``, int64 [B], speaks for each other: [B, V]."""
+        raise NotImplementedError
+
+    def calculate_loss(self, interaction):
+        """There is nothing to learn."""
+        return self.none.sum() * 0
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """Scores of all items: float32 [B, V]."""
+        last = interaction[self.ITEM_SEQ].gather(1, (interaction[self.ITEM_SEQ_LEN] - 1).unsqueeze(1)).squeeze(1)
+        return torch.from_numpy(self.likeness(last.cpu().numpy()) + TIE * self.popularity)
+
+
+class CoOccurrence(LastItem):
+    """Counts how often users met an item at most ``window`` events after the last one (or before it, if ``both``)."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.table = together(self.histories, self.n_items, config["window"], config["both"])
+
+    @staticmethod
+    def require_inputs(config) -> None:
+        """Refuse a window that is none."""
+        if not isinstance(config["window"], int) or config["window"] < 1:
+            raise InputError(f"window must be a whole number of at least 1, got {config['window']!r}")
+        if not isinstance(config["both"], bool):
+            raise InputError(f"both must be true or false, got {config['both']!r}")
+
+    def likeness(self, last: np.ndarray) -> np.ndarray:
+        """See ``LastItem``."""
+        return self.table[last].toarray()
+
+
+def together(histories: Histories, n_items: int, window: int, both: bool) -> csr_matrix:
+    """How often each item came at most ``window`` events after each other one: float32 [V, V].
+
+    Args:
+        histories: training histories.
+        n_items: V.
+        window: a pair ``distance`` events apart counts 1 / distance.
+        both: or before it.
+    """
+    users = np.repeat(np.arange(histories.n_users), np.diff(histories.starts))
+    found = csr_matrix((n_items, n_items), dtype=np.float32)
+    for distance in range(1, window + 1):
+        same = users[distance:] == users[:-distance]
+        pairs = histories.items[:-distance][same], histories.items[distance:][same]
+        found += csr_matrix((np.full(same.sum(), 1 / distance, dtype=np.float32), pairs), shape=found.shape)
+    return (found + found.T).tocsr() if both else found.tocsr()
+
+
+class TextSimilarity(LastItem):
+    """Cosine of the sentence vectors of the items' texts; the last item itself scores nothing."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        raw = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
+        items, _ = read_items(atomic_file(config, "item"), config["ITEM_ID_FIELD"], raw)
+        vectors = text_vectors([item.text for item in items], config["encoder"], Path(config["cache_dir"]))
+        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        self.vectors = np.concatenate([np.zeros_like(unit[:1]), unit])
+
+    @staticmethod
+    def require_inputs(config) -> None:
+        """Refuse to compare texts there are none of."""
+        path = Path(atomic_file(config, "item"))
+        if path.parent.is_dir() and not path.is_file():
+            raise InputError(f"TextSimilarity compares the texts of items, and there is no {path}")
+
+    def likeness(self, last: np.ndarray) -> np.ndarray:
+        """See ``LastItem``."""
+        found = self.vectors[last] @ self.vectors.T
+        found[np.arange(len(last)), last] = 0
+        return found

@@ -1,0 +1,65 @@
+"""Training on windows of histories, for models that learn at every position of a row.
+
+Takes a model with ``histories``, ``max_seq_length`` and ``events`` (field name -> int64 [n_events], values of the
+histories' events, the items among them) and gives it batches of those fields, int64 [B, T + 1] each: windows with the
+target of their last position, zeros behind the end of shorter ones.
+Knows nothing of what the model does with them.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.trainer import Trainer
+from torch import Tensor
+
+from recbole_think.corpus.histories import spans
+
+
+class WindowTrainer(Trainer):
+    """RecBole's trainer over windows of histories instead of prefixes; ``train_batch_size`` counts windows."""
+
+    def _build_optimizer(self, **kwargs):
+        """RecBole's optimizer; an Adam makes its step in one kernel."""
+        optimizer = super()._build_optimizer(**kwargs)
+        for group in optimizer.param_groups:
+            if "fused" in group:
+                group["fused"] = True
+        return optimizer
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        return super()._train_epoch(self.batches(epoch_idx), epoch_idx, loss_func, show_progress)
+
+    def batches(self, epoch: int) -> "WindowBatches":
+        """Cut the training histories anew for an epoch."""
+        return WindowBatches(self.model, self.config["train_batch_size"], [self.config["seed"], epoch])
+
+
+class WindowBatches:
+    """Every transition of the training histories once, in shuffled batches of windows of like length."""
+
+    def __init__(self, model, size: int, seed: list[int]):
+        dice = np.random.default_rng(seed)
+        found = list(spans(model.histories, model.max_seq_length + 1, dice))
+        order = np.argsort([span.stop - span.start for span in found], kind="stable")  # equal ones stay shuffled
+        groups = [[found[index] for index in order[begin : begin + size]] for begin in range(0, len(order), size)]
+        self.batches = [
+            {field: _padded([values[span] for span in groups[place]]) for field, values in model.events.items()}
+            for place in dice.permutation(len(groups))
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        for batch in self.batches:
+            yield Interaction(batch)
+
+
+def _padded(some: list[np.ndarray]) -> Tensor:
+    """Windows as int64 [B, T + 1], zeros behind the end of shorter ones."""
+    rows = np.zeros((len(some), max(len(window) for window in some)), dtype=np.int64)
+    for row, window in zip(rows, some, strict=True):
+        row[: len(window)] = window
+    return torch.from_numpy(rows)

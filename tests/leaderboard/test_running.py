@@ -1,0 +1,139 @@
+"""A board run as a person runs it: real processes, killed, refused, failing, and run again."""
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recbole_think.leaderboard.running import free, last_words
+from tests.toy import write_toy
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BOARD = """
+dataset: toy
+seeds: [1]
+options: {topk: [5, 10], show_progress: false}
+rows:
+  Pop: {model: Pop, minutes: 0.1}
+  wrong: {model: BPR, options: {embedding_size: -3}}
+  what follows: {model: CoOccurrence, seeds: [1, 2], minutes: 0.1}
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_toy(tmp_path / "data")
+    (tmp_path / "small.yaml").write_text(BOARD)
+    return tmp_path
+
+
+def command(place, *words):
+    return [
+        sys.executable, str(ROOT / "baselines" / "run_board.py"), str(place / "small.yaml"),
+        f"--data_path={place / 'data'}", f"--folder={place / 'runs'}", f"--results={place / 'results'}", *words,
+    ]  # fmt: skip
+
+
+def run(place, *words):
+    environment = {**os.environ, "RECBOLE_THINK_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command(place, *words), capture_output=True, text=True, env=environment, cwd=place)
+
+
+def lines(place):
+    with (place / "results" / "small.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_board_makes_what_is_missing_and_a_failing_row_does_not_stop_it(place):
+    done = run(place, "--jobs=2")
+    assert done.returncode == 1, done.stderr
+    assert "wrong, seed 1, failed: " in done.stderr and ".log" in done.stderr
+    made = {(line["row"], line["seed"], line["mask_history"]) for line in lines(place)}
+    assert made == {
+        (row, seed, masked) for row, seed in (("Pop", "1"), ("what follows", "1"), ("what follows", "2"))
+        for masked in ("True", "False")
+    }  # fmt: skip
+    told = (place / "results" / "small.md").read_text()
+    assert "## Failed" in told and "**wrong**" in told and ".log" in told and "wrong, seed 1" in told
+    html = (place / "results" / "small.html").read_text()
+    assert "log: " in html and "what follows" in html
+    before = {path: path.stat().st_mtime_ns for path in (place / "runs" / "small").glob("*/metrics.json")}
+    again = run(place)
+    assert again.returncode == 1 and "wrong, seed 1, failed" in again.stderr, "what failed is tried again"
+    after = {path: path.stat().st_mtime_ns for path in (place / "runs" / "small").glob("*/metrics.json")}
+    assert before == after, "and nothing else"
+    (place / "small.yaml").write_text(BOARD.replace("embedding_size: -3", "embedding_size: 8, epochs: 1"))
+    mended = run(place)
+    assert mended.returncode == 0, mended.stderr
+    assert "## Failed" not in (place / "results" / "small.md").read_text()
+    assert {line["row"] for line in lines(place)} == {"Pop", "wrong", "what follows"}
+
+
+def test_a_row_whose_options_changed_is_made_again_in_the_place_of_the_old_one(place):
+    assert run(place, "--rows=what follows").returncode == 0
+    (place / "small.yaml").write_text(BOARD.replace("minutes: 0.1}\n", "minutes: 0.1, options: {window: 1}}\n"))
+    assert run(place, "--rows=what follows").returncode == 0
+    assert len(lines(place)) == 4 and all("--window=1" in line["command"] for line in lines(place))
+
+
+def test_a_killed_board_keeps_what_is_finished_and_goes_on(place):
+    environment = {**os.environ, "RECBOLE_THINK_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
+    (place / "small.yaml").write_text(BOARD.replace("  wrong: {model: BPR, options: {embedding_size: -3}}\n", ""))
+    process = subprocess.Popen(command(place), env=environment, cwd=place, stderr=subprocess.DEVNULL)
+    results = place / "results" / "small.csv"
+    deadline = time.monotonic() + 240
+    while not results.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = {(line["row"], line["seed"]) for line in lines(place)}
+    assert first and len(first) < 3
+    done = run(place)
+    assert done.returncode == 0, done.stderr
+    assert len({(line["row"], line["seed"]) for line in lines(place)}) == 3
+
+
+def test_two_boards_cannot_write_the_same_results_at_once(place):
+    (place / "results").mkdir()
+    with (place / "results" / ".small.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run(place)
+    assert done.returncode == 2 and "another board is writing" in done.stderr
+    assert not (place / "runs").exists()
+
+
+def test_what_cannot_be_asked_for_ends_with_two(place):
+    for words, said in ((["--rows=Pup"], "no row 'Pup'"), (["--jobs=0"], "--jobs"), (["--quick"], "no quick variant")):
+        done = run(place, *words)
+        assert done.returncode == 2 and said in done.stderr and not (place / "results" / "small.csv").exists()
+
+
+def test_the_plan_says_what_is_missing_and_runs_nothing(place):
+    done = run(place, "--plan")
+    assert done.returncode == 0 and done.stdout.count("missing\n") == 4
+    assert not (place / "runs").exists()
+
+
+def test_a_run_folder_somebody_works_in_is_not_free(tmp_path):
+    assert free(tmp_path)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not free(tmp_path)
+    assert free(tmp_path)
+
+
+def test_the_last_words_of_a_log_are_those_after_the_last_bar(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("first\n 10%\r 20%\rerror: no such file\n\n")
+    assert last_words(log) == "error: no such file"
+    log.write_text("")
+    assert last_words(log) == ""
+    log.write_text(json.dumps("x" * 9000))
+    assert len(last_words(log)) == 500
