@@ -23,7 +23,7 @@ def write_pages(board: Board, path: Path, failed: Sequence[Mapping[str, str]], m
         missing: rows not made yet.
     """
     title = board.title + (" (quick: fewer rows and epochs, not results)" if board.quick else "")
-    tables = [standings(path, masked) for masked in (True, False)]
+    tables = [standings(path, masked, board.rows) for masked in (True, False)]
     content = Content(title, tables, failed, missing, reported(board.dataset))
     files = {".md": markdown(content), ".html": html(content)}
     for suffix, text in files.items():

@@ -93,17 +93,17 @@ class Standings:
         return both / np.maximum(both.diagonal()[:, None], 1)
 
 
-def standings(path: Path, masked: bool, order: Sequence[str] = ()) -> Standings:
+def standings(path: Path, masked: bool, only: Sequence[str] = ()) -> Standings:
     """Read how rows stand.
 
     Args:
         path: the CSV of results.
         masked: which masking.
-        order: rows to be kept; none = all.
+        only: names of the rows wanted; none = all.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for line in read_lines(path):
-        if line["mask_history"] == str(masked) and (not order or line["row"] in order):
+        if line["mask_history"] == str(masked) and (not only or line["row"] in only):
             found.setdefault(line["row"], []).append(line)
     folder = path.with_suffix("")
     rows = [Standing(row, lines, _users(folder, lines, masked)) for row, lines in found.items()]
