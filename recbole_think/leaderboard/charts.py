@@ -1,5 +1,6 @@
 """The charts of a leaderboard's page, as plain JSON for plotly; see ``figures.py`` for what is common to all charts."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from recbole_think.leaderboard.standings import METRIC, K, Standing, Standings
 from recbole_think.wording import duration, spoken
 
 OURS = "OneRecThink"
+TICKS = ((1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3600, "1 h"), (36000, "10 h"))
 
 
 def ranking(rows: Sequence[Standing]) -> dict:
@@ -60,10 +62,15 @@ def cost(rows: Sequence[Standing], column: str, title: str) -> dict:
             mode="markers+text",
             textposition="top center",
             textfont={"size": 11},
+            cliponaxis=False,
             marker={"size": 10} | ({} if own else {"color": GREY}),
             hovertemplate="%{customdata[0]}: %{y:.4f} in %{customdata[1]}<extra></extra>",
         )
-    figure.update_xaxes(type="log", title_text=title, tickformat="~s", nticks=6)
+    ends = [math.log10(seconds) for _, seconds in known] or [0.0]
+    figure.update_xaxes(
+        type="log", title_text=title, range=[min(ends) - 0.6, max(ends) + 0.6], tickvals=[value for value, _ in TICKS],
+        ticktext=[text for _, text in TICKS],
+    )  # fmt: skip
     figure.update_yaxes(rangemode="tozero", nticks=6, title_text=spoken(METRIC))
     figure.update_layout(showlegend=False, height=420, dragmode=False)
     return as_json(figure)

@@ -40,8 +40,8 @@ def html(content: Content) -> str:
         name = "masked" if table.masked else "free"
         drawn |= {
             f"{name}-ranking": charts.ranking(table.rows),
-            f"{name}-training": charts.cost(table.rows, "seconds_train", "seconds of training"),
-            f"{name}-answers": charts.cost(table.rows, "seconds_eval", "seconds for the lists of all test users"),
+            f"{name}-training": charts.cost(table.rows, "seconds_train", "training"),
+            f"{name}-answers": charts.cost(table.rows, "seconds_eval", "lists of all test users"),
             f"{name}-history": charts.by_quarter(table.rows, table.about.history_length),
             f"{name}-target": charts.by_quarter(table.rows, table.about.target_count),
             f"{name}-overlap": charts.overlap(table),
