@@ -23,8 +23,12 @@ NAME = "going-on.pt"
 
 
 def can_go_on(trainer: Any) -> bool:
-    """Whether a trainer's fit is RecBole's plain loop; others (pretraining in two phases, ...) begin anew."""
-    return isinstance(trainer, Trainer) and type(trainer).fit is Trainer.fit
+    """Whether a trainer's fit is RecBole's plain loop and its model nothing but weights.
+
+    Others (pretraining in two phases, state kept beside the weights) begin anew.
+    """
+    plain = isinstance(trainer, Trainer) and type(trainer).fit is Trainer.fit
+    return plain and not trainer.model.other_parameter()
 
 
 @dataclass
@@ -72,9 +76,9 @@ class FitState:
             raise InputError(f"{self.path} is damaged ({why}); delete it and run again") from why
         require_same(state["made_from"], self.made_from, self.path)
         trainer, self._best = self.trainer, state["best"]
-        _load(trainer.model, state["best"])
+        trainer.model.load_state_dict(state["best"])
         trainer._save_checkpoint(state["epoch"], verbose=False)  # RecBole's own file of the best, whole again
-        _load(trainer.model, state["weights"])
+        trainer.model.load_state_dict(state["weights"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.start_epoch, trainer.cur_step = state["epoch"] + 1, state["cur_step"]
         trainer.best_valid_score, trainer.best_valid_result = state["best_valid_score"], state["best_valid_result"]
@@ -86,10 +90,6 @@ class FitState:
 
 def _weights(model: Any) -> dict[str, Any]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-
-
-def _load(model: Any, weights: dict[str, Any]) -> None:
-    model.load_state_dict(weights)
 
 
 def _random() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 METRICS = ("recall", "ndcg", "mrr")
+QUARTERS = (0.25, 0.5, 0.75)
 
 
 def of_ranks(ranks: np.ndarray, topk: Sequence[int], metrics: Sequence[str] = METRICS) -> dict[str, np.ndarray]:
@@ -28,6 +29,11 @@ def of_ranks(ranks: np.ndarray, topk: Sequence[int], metrics: Sequence[str] = ME
             worth = {"recall": np.ones(len(ranks)), "ndcg": 1 / np.log2(place + 1), "mrr": 1 / place}[metric]
             found[f"{metric}@{k}"] = np.where(hit, worth, 0.0)
     return found
+
+
+def quarter_of(values: np.ndarray) -> np.ndarray:
+    """Which quarter of the users each one is in by a value, lowest first; equal values stay together: int64 [U]."""
+    return np.searchsorted(np.unique(np.quantile(values, QUARTERS)), values)
 
 
 def bootstrap_p(one: np.ndarray, other: np.ndarray, seed: int) -> float:

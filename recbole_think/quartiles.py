@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbole_think.paired import quarter_of
+
 KINDS = ("history_length", "target_count")
 CLOSE = 1e-4  # metrics are rounded to six decimals
 
@@ -48,8 +50,7 @@ def by_quarter(path: Path, kind: str, k: int, recall: float | None) -> list[Grou
         return []
     gain = np.where(found, 1 / np.log2(ranks["rank"].clip(lower=1) + 1), 0.0)
     table = pd.DataFrame({"value": ranks[kind], "recall": found.astype(float), "ndcg": gain})
-    edges = np.unique(table["value"].quantile([0.25, 0.5, 0.75]))
-    return [_group(part) for _, part in table.groupby(np.searchsorted(edges, table["value"]))]
+    return [_group(part) for _, part in table.groupby(quarter_of(table["value"].to_numpy()))]
 
 
 def _group(part: pd.DataFrame) -> Group:

@@ -73,7 +73,7 @@ def test_the_wheel_carries_every_module_yaml_and_committed_result(wheel):
     ranks = (ROOT / "baselines" / "results").rglob("*.safetensors")
     wanted |= {f"recbole_think/{path.relative_to(ROOT).as_posix()}" for path in ranks}
     page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "recbole_think" / "page").iterdir()}
-    assert len(page) == 4
+    assert len(page) == 5
     wanted |= page
     assert names == wanted, "everything, and nothing else"
     assert "recbole-think" in entry_points

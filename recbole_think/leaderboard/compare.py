@@ -11,8 +11,7 @@ from recbole_think.artifacts import read_json
 from recbole_think.errors import InputError
 from recbole_think.leaderboard.ranks import Users, read_ranks, read_run, read_users
 from recbole_think.leaderboard.rows import read_lines, results_path
-from recbole_think.leaderboard.standings import QUARTERS
-from recbole_think.paired import bootstrap_p, interval, of_ranks
+from recbole_think.paired import bootstrap_p, interval, of_ranks, quarter_of
 from recbole_think.wording import spoken
 
 K = 10
@@ -96,7 +95,7 @@ def _effect(gain: np.ndarray) -> float:
 
 
 def _quarters(gain: np.ndarray, values: np.ndarray) -> Sequence[str]:
-    place = np.searchsorted(np.unique(np.quantile(values, QUARTERS)), values)
+    place = quarter_of(values)
     lines = []
     for part in np.unique(place):
         some, kind = gain[place == part], values[place == part]

@@ -13,12 +13,11 @@ import numpy as np
 
 from recbole_think.leaderboard.ranks import Users, read_ranks, read_users
 from recbole_think.leaderboard.rows import read_lines
-from recbole_think.paired import interval, of_ranks
+from recbole_think.paired import interval, of_ranks, quarter_of
 
 K = 10  # length of list that the board is about
 SHOWN = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 METRIC = f"ndcg@{K}"
-QUARTERS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ class Standing:
         Args:
             of: int64 [U], what users are divided by; equal values stay together.
         """
-        edges, values = np.unique(np.quantile(of, QUARTERS)), self.users[METRIC]
-        place = np.searchsorted(edges, of)
+        place, values = quarter_of(of), self.users[METRIC]
         parts = [(of[place == part], values[place == part]) for part in np.unique(place)]
         return [
             (int(kind.min()), int(kind.max()), len(some), float(some.mean()), float(some.std() / np.sqrt(len(some))))

@@ -32,6 +32,7 @@ from recbole_think.itemic.options import ItemicOptions
 from recbole_think.options import check, read_options
 from recbole_think.prompts.batching import prompt_batch, token_batches
 from recbole_think.rivals.t5 import T5Reader, ready
+from recbole_think.rivals.windows import alike
 from recbole_think.shards import ranked_ahead
 
 log = logging.getLogger(__name__)
@@ -235,9 +236,7 @@ class RowBatches:
         self.users, self.places = places(model.histories)
         order = dice.permutation(len(self.users))
         lengths = np.minimum(self.places[order], model.ranker.max_history)
-        order = order[np.argsort(lengths, kind="stable")]  # equal ones stay shuffled
-        groups = [order[begin : begin + size] for begin in range(0, len(order), size)]
-        self.groups = [groups[place] for place in dice.permutation(len(groups))]
+        self.groups = [order[rows] for rows in alike(lengths.tolist(), size, dice)]
 
     def __len__(self) -> int:
         return len(self.groups)

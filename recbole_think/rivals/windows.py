@@ -6,7 +6,7 @@ target of their last position, zeros behind the end of shorter ones.
 Knows nothing of what the model does with them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -42,11 +42,9 @@ class WindowBatches:
     def __init__(self, model, size: int, seed: list[int]):
         dice = np.random.default_rng(seed)
         found = list(spans(model.histories, model.max_seq_length + 1, dice))
-        order = np.argsort([span.stop - span.start for span in found], kind="stable")  # equal ones stay shuffled
-        groups = [[found[index] for index in order[begin : begin + size]] for begin in range(0, len(order), size)]
         self.batches = [
-            {field: _padded([values[span] for span in groups[place]]) for field, values in model.events.items()}
-            for place in dice.permutation(len(groups))
+            {field: _padded([values[found[row]] for row in rows]) for field, values in model.events.items()}
+            for rows in alike([span.stop - span.start for span in found], size, dice)
         ]
 
     def __len__(self) -> int:
@@ -55,6 +53,13 @@ class WindowBatches:
     def __iter__(self) -> Iterator[Interaction]:
         for batch in self.batches:
             yield Interaction(batch)
+
+
+def alike(lengths: Sequence[int], size: int, dice: np.random.Generator) -> list[np.ndarray]:
+    """Group shuffled sequences into batches of ``size`` of like length, the batches in any order: their places."""
+    order = np.argsort(lengths, kind="stable")  # equal ones stay shuffled
+    groups = [order[begin : begin + size] for begin in range(0, len(order), size)]
+    return [groups[place] for place in dice.permutation(len(groups))]
 
 
 def _padded(some: list[np.ndarray]) -> Tensor:
