@@ -9,6 +9,7 @@ from recbole_think.itemic.options import BackboneOptions, ItemicOptions
 from recbole_think.prompts.options import OWN, AlignmentOptions, PromptOptions
 from recbole_think.stages.options import (
     ActivationOptions,
+    DistillationOptions,
     EnhancementOptions,
     MultiTaskOptions,
     RecommendationOptions,
@@ -27,6 +28,7 @@ BLOCKS = {
     "token_warmup": WarmupOptions,
     "multi_task": MultiTaskOptions,
     "recommendation": RecommendationOptions,
+    "distillation": DistillationOptions,
     "activation": ActivationOptions,
     "teacher": TeacherOptions,
     "enhancement": EnhancementOptions,
@@ -63,7 +65,7 @@ def _make_paths_absolute(final: dict) -> None:
         file = (final.get(block) or {}).get(key)
         if isinstance(file, str) and file:
             final[block][key] = str(Path(file).expanduser().resolve())
-    for block, key in (("itemic", "vector_files"), ("recommendation", "teachers")):
+    for block, key in (("itemic", "vector_files"), ("distillation", "teachers")):
         files = (final.get(block) or {}).get(key)
         if isinstance(files, list):
             final[block][key] = [str(Path(str(file)).expanduser().resolve()) for file in files]

@@ -2,10 +2,11 @@
 
 Teachers are run folders of models that score all items (their weights, not their lists); of several the probabilities
 are averaged. They have seen the training events themselves, so at those they are surer than they should be: a
-temperature above 1 takes that back. E training events, n items, K items kept.
+temperature above 1 takes that back. Beyond a history's last event nobody knows what comes; there the pupil is taught
+items drawn from what teachers say (distillation on sequences, Kim and Rush 2016). E events, n items, K items kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tqdm import tqdm
 from recbole_think.artifacts import read_json
 from recbole_think.corpus.histories import Histories
 from recbole_think.errors import InputError
+from recbole_think.prompts.soft import Soft, SoftTable
+from recbole_think.stages.options import DistillationOptions
 
 TOGETHER = 1024  # histories scored at once
 
@@ -30,7 +33,7 @@ def require_teachers(folders: Sequence[str]) -> None:
     """
     for folder in folders:
         if not (Path(folder) / "metrics.json").is_file():
-            raise InputError(f"recommendation.teachers: {folder} is not the folder of a finished run")
+            raise InputError(f"distillation.teachers: {folder} is not the folder of a finished run")
 
 
 def facts(folders: Sequence[str]) -> list[str]:
@@ -38,18 +41,55 @@ def facts(folders: Sequence[str]) -> list[str]:
     return [read_json(Path(folder) / "evaluation" / "test.json")["made_from"]["weights"] for folder in folders]
 
 
+class Lessons:
+    """What teachers say of a pupil's training histories."""
+
+    def __init__(
+        self, options: DistillationOptions, histories: Histories, item_codes: np.ndarray, fingerprint: str, show: bool
+    ):
+        """Ask teachers about every event, and about what comes after the last.
+
+        Args:
+            options: who teaches, and how.
+            histories: training histories of the pupil.
+            item_codes: int64 [n, L].
+            fingerprint: of its split.
+            show: draw a bar.
+
+        Raises:
+            InputError: see ``taught_by``.
+        """
+        self.item_codes, self.histories = item_codes, histories
+        self.beyond = np.zeros(0, dtype=np.int64)
+        if options.beyond:
+            someone = np.flatnonzero(np.diff(histories.starts) > 0)
+            self.histories = histories.extended(someone, np.zeros(len(someone), dtype=np.int64))
+            self.beyond = self.histories.starts[1:][someone] - 1
+        self.items, self.shares = taught_by(options, self.histories, fingerprint, show)
+        self.weights = np.full(len(self.items), options.weight, dtype=np.float32)
+        self.weights[self.beyond] = 1.0  # no true item is known there
+
+    def of_epoch(self, generator: np.random.Generator) -> tuple[Histories, Callable[[slice], Soft]]:
+        """Histories of one epoch, ends drawn by ``generator``, and what teachers say of a window's predicted items."""
+        events = self.histories.items.copy()
+        upto = self.shares[self.beyond].cumsum(1)
+        drawn = (generator.random(len(upto))[:, None] * upto[:, -1:] >= upto).sum(1)
+        events[self.beyond] = self.items[self.beyond, np.minimum(drawn, upto.shape[1] - 1)]
+        table = SoftTable(self.item_codes, events, self.items, self.shares, self.weights)
+        return Histories(self.histories.starts, events), lambda span: Soft(table, slice(span.start + 1, span.stop))
+
+
 @torch.no_grad()
 def taught_by(
-    folders: Sequence[str], histories: Histories, fingerprint: str, count: int, temperature: float, show: bool
+    options: DistillationOptions, histories: Histories, fingerprint: str, show: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ask teachers about every training event.
+    """Ask teachers about every event.
 
     Args:
-        folders: of finished runs.
-        histories: training histories of the pupil.
+        options: folders of the teachers, the share and temperature of each, K (``items``), and whether they may name
+            what a history holds (``repeats``).
+        histories: of the pupil; a last item 0 stands for what nobody knows.
         fingerprint: of its split.
-        count: K.
-        temperature: scores are divided by it before the softmax.
         show: draw a bar.
 
     Returns:
@@ -62,14 +102,16 @@ def taught_by(
     from recbole_think.loading import load
     from recbole_think.scoring import is_generative
 
-    runs = [load(folder) for folder in folders]
-    for folder, run in zip(folders, runs, strict=True):
+    runs = [load(folder) for folder in options.teachers]
+    for folder, run in zip(options.teachers, runs, strict=True):
         if run.metrics["data_fingerprint"] != fingerprint:
-            raise InputError(f"recommendation.teachers: {folder} was trained on another split than this run")
+            raise InputError(f"distillation.teachers: {folder} was trained on another split than this run")
         if run.model.type != ModelType.SEQUENTIAL or is_generative(run.model):
             name = type(run.model).__name__
-            raise InputError(f"recommendation.teachers: {name} ({folder}) does not score all items by a history")
-    count = min(count, runs[0].model.n_items - 1)
+            raise InputError(f"distillation.teachers: {name} ({folder}) does not score all items by a history")
+    shares_of = np.array(options.shares or (1.0,) * len(runs), dtype=np.float32)
+    heat = options.temperatures or (1.0,) * len(runs)
+    count = min(options.items, runs[0].model.n_items - 1)
     firsts = np.repeat(histories.starts[:-1], np.diff(histories.starts))  # where the history of each event begins
     places = np.flatnonzero(firsts < np.arange(len(firsts)))
     items = np.zeros((len(histories.items), count), dtype=np.int64)
@@ -78,7 +120,8 @@ def taught_by(
         for begin in range(0, len(places), TOGETHER):
             rows = places[begin : begin + TOGETHER]
             past = [histories.items[firsts[row] : row] for row in rows.tolist()]
-            total = np.mean([_probabilities(run, past, temperature) for run in runs], axis=0)
+            said = [_probabilities(run, past, warm, options.repeats) for run, warm in zip(runs, heat, strict=True)]
+            total = np.average(said, axis=0, weights=shares_of)
             best = np.argpartition(-total, count - 1, axis=1)[:, :count]
             ranked = np.take_along_axis(best, np.argsort(-np.take_along_axis(total, best, 1), 1, kind="stable"), 1)
             items[rows], shares[rows] = ranked, np.take_along_axis(total, ranked, 1)
@@ -86,7 +129,7 @@ def taught_by(
     return items, shares
 
 
-def _probabilities(run: Any, past: list[np.ndarray], temperature: float) -> np.ndarray:
+def _probabilities(run: Any, past: list[np.ndarray], temperature: float, repeats: bool) -> np.ndarray:
     """Of every item after each history, padding 0: float32 [B, n + 1]."""
     model = run.model
     longest = model.max_seq_length
@@ -99,7 +142,10 @@ def _probabilities(run: Any, past: list[np.ndarray], temperature: float) -> np.n
         scores = model.full_sort_predict(Interaction({model.ITEM_SEQ: rows, model.ITEM_SEQ_LEN: lengths}))
     except (KeyError, NotImplementedError) as why:  # it reads more than items, or scores them one by one
         name = type(model).__name__
-        raise InputError(f"recommendation.teachers: {name} does not score all items by a history: {why}") from why
+        raise InputError(f"distillation.teachers: {name} does not score all items by a history: {why}") from why
     scores = scores.view(len(past), -1).float()
     scores[:, 0] = -torch.inf
+    if not repeats:
+        for row, history in zip(scores, past, strict=True):
+            row[torch.from_numpy(history)] = -torch.inf
     return (scores / temperature).softmax(1).numpy()

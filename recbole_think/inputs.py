@@ -72,10 +72,10 @@ def _require_sources(blocks: dict[str, Any], stages: list[str]) -> None:
         from recbole_think.prompts.general import read_general
 
         read_general(Path(blocks["alignment"].general))
-    if "recommendation" in stages and blocks["recommendation"].teachers:
+    if "recommendation" in stages and blocks["distillation"].teachers:
         from recbole_think.distillation import require_teachers
 
-        require_teachers(blocks["recommendation"].teachers)
+        require_teachers(blocks["distillation"].teachers)
     if "activation" in stages and blocks["activation"].source == "teacher":
         from recbole_think.stages.teaching import require_teacher
 

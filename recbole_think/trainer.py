@@ -20,9 +20,9 @@ from recbole_think.stages.stage import Context, Stage, run_stages
 
 if TYPE_CHECKING:
     from recbole_think.decoding.options import DecodeOptions
+    from recbole_think.distillation import Lessons
     from recbole_think.prompts.filters import Filter
     from recbole_think.prompts.material import Material
-    from recbole_think.prompts.soft import Soft
     from recbole_think.ranker import Thought
     from recbole_think.stages.activation import Means
     from recbole_think.stages.enhancement import Thinking
@@ -88,23 +88,18 @@ class ThinkTrainer(Trainer):
             )
         return [stage for stage in known if stage.name in wanted]
 
-    def _teachers(self) -> tuple[Callable[[Histories], Callable[[slice], Soft]] | None, dict[str, Any]]:
-        """What teachers say of the items predicted in a window of histories, and what decides it."""
-        options = self.model.options["recommendation"]
+    def _teachers(self) -> tuple[Callable[[Histories], Lessons] | None, dict[str, Any]]:
+        """Who says what of training histories, and what decides it."""
+        model, options = self.model, self.model.options["distillation"]
         if not options.teachers:
             return None, {}
-        from recbole_think.distillation import facts, taught_by
-        from recbole_think.prompts.soft import Soft, SoftTable
+        from recbole_think.distillation import Lessons, facts
 
-        def ask(histories: Histories) -> Callable[[slice], Soft]:
-            items, shares = taught_by(
-                options.teachers, histories, self.model.fingerprint, options.teacher_items, options.teacher_temperature,
-                bool(self.config["show_progress"]),
-            )  # fmt: skip
-            table = SoftTable(self.model.codes.table, histories.items, items, shares)
-            return lambda span: Soft(table, slice(span.start + 1, span.stop))
+        def ask(histories: Histories) -> Lessons:
+            shown = bool(self.config["show_progress"])
+            return Lessons(options, histories, model.codes.table, model.fingerprint, shown)
 
-        return ask, {"teachers": facts(options.teachers)}
+        return ask, {"distillation": {**asdict(options), "teachers": facts(options.teachers)}}
 
     def _means(self) -> Means:
         from recbole_think.stages.activation import Means

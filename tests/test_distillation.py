@@ -1,6 +1,7 @@
 """Distillation from finished runs: teachers are asked with the very histories, and pupils come to agree with them."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import torch
 
 from recbole_think import load, run
 from recbole_think.decoding.exact import score_items
-from recbole_think.distillation import taught_by
+from recbole_think.distillation import Lessons, taught_by
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import prompt_batch
+from recbole_think.stages.options import DistillationOptions
 from tests.toy import run_opened, settings, write_toy
 
 
@@ -23,9 +25,8 @@ def teacher(toy_path, tmp_path_factory):
 
 
 def asked(folders, data, **more):
-    return taught_by(
-        folders, data.histories, data.fingerprint, more.get("count", 5), more.get("temperature", 1.0), False
-    )
+    options = DistillationOptions(tuple(folders), **{"items": 5, "repeats": True, **more})
+    return taught_by(options, data.histories, data.fingerprint, False)
 
 
 def test_teachers_are_asked_with_the_history_before_each_event_and_nothing_of_it(teacher):
@@ -51,9 +52,76 @@ def test_of_several_teachers_the_probabilities_are_averaged_and_a_temperature_ev
     twice = asked([str(folder), str(folder)], opened.data)
     assert np.array_equal(alone[0], twice[0])
     np.testing.assert_allclose(alone[1], twice[1], rtol=1e-5)
-    warm = asked([str(folder)], opened.data, temperature=5.0)
+    warm = asked([str(folder)], opened.data, temperatures=(5.0,))
     known = alone[1][:, 0] > 0
     assert (warm[1][known, 0] < alone[1][known, 0]).all() and np.array_equal(warm[0][:, 0], alone[0][:, 0])
+
+
+def test_teachers_have_shares_in_what_they_say_together(teacher, toy_path, tmp_path):
+    opened, folder = teacher
+    run("CoOccurrence", "toy", config_dict=settings("CoOccurrence", toy_path, tmp_path / "pairs"))
+    every = opened.data.histories.items.max()
+    apart = [dense(*asked([one], opened.data, items=int(every))) for one in (str(folder), str(tmp_path / "pairs"))]
+    both = dense(*asked([str(folder), str(tmp_path / "pairs")], opened.data, items=int(every), shares=(3, 1)))
+    np.testing.assert_allclose(both, 0.75 * apart[0] + 0.25 * apart[1], atol=1e-6)
+
+
+def dense(items, shares):
+    found = np.zeros((len(items), items.max() + 1), dtype=np.float32)
+    np.put_along_axis(found, items, shares, 1)
+    return found
+
+
+def test_pairs_counted_teach_their_shares(toy_path, tmp_path):
+    opened = run_opened("CoOccurrence", settings("CoOccurrence", toy_path, tmp_path / "pairs", window=1, both=False))
+    histories = opened.data.histories
+    said = dense(*asked([str(tmp_path / "pairs")], opened.data, items=10**6))
+    user = int(np.flatnonzero(np.diff(histories.starts) > 2)[0])
+    last, at = histories.of(user)[1], int(histories.starts[user]) + 2
+    after = [b for u in range(histories.n_users) for a, b in pairwise(histories.of(u).tolist()) if a == last]
+    counted = np.bincount(after, minlength=said.shape[1]) / len(after)
+    np.testing.assert_allclose(said[at], counted, atol=1e-4)
+
+
+def test_what_a_history_holds_is_not_named_unless_things_are_bought_again(teacher):
+    opened, folder = teacher
+    items, _ = asked([str(folder)], opened.data, repeats=False)
+    free, _ = asked([str(folder)], opened.data)
+    histories = opened.data.histories
+    repeated = 0
+    for user in range(1, histories.n_users):
+        for at in range(1, len(histories.of(user))):
+            past, row = set(histories.of(user)[:at].tolist()), int(histories.starts[user]) + at
+            assert not past & set(items[row].tolist())
+            repeated += bool(past & set(free[row].tolist()))
+    assert repeated, "this teacher would have named some"
+
+
+def test_beyond_the_last_event_items_are_drawn_as_often_as_teachers_say_anew_each_epoch(teacher):
+    opened, folder = teacher
+    histories, codes = opened.data.histories, np.arange(1000)[:, None]
+    lessons = Lessons(DistillationOptions((str(folder),), items=3), histories, codes, opened.data.fingerprint, False)
+    user = int(np.flatnonzero(np.diff(histories.starts) > 2)[0])
+    drawn = []
+    for epoch in range(400):
+        longer, soft = lessons.of_epoch(np.random.default_rng(epoch))
+        assert longer.of(user)[:-1].tolist() == histories.of(user).tolist()
+        drawn.append(int(longer.of(user)[-1]))
+    place = int(longer.starts[user + 1]) - 1
+    said = dict(zip(lessons.items[place].tolist(), lessons.shares[place].tolist(), strict=True))
+    assert set(drawn) <= set(said)
+    for item, share in said.items():
+        wanted = share / sum(said.values())
+        assert abs(drawn.count(item) / 400 - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / 400) + 1e-9
+    window = soft(slice(place - 2, place + 1))
+    assert window.weight.tolist() == [0.5, 1.0], "beyond, teachers alone are believed"
+    assert window.target.tolist() == [[int(longer.of(user)[-2]) - 1], [drawn[-1] - 1]]
+    model = load(folder).model
+    with torch.no_grad():
+        state = model.encode(torch.from_numpy(histories.of(user)[-model.max_seq_length :].copy())[None])[0, -1]
+        scores = state @ model.item_embedding.weight.T
+    scores[torch.from_numpy(histories.of(user))] = scores[0] = -torch.inf
+    assert lessons.items[place].tolist() == scores.topk(3).indices.tolist(), "after the whole history"
 
 
 def cross_entropy(pupil, teacher):
@@ -68,15 +136,16 @@ def cross_entropy(pupil, teacher):
 
 def test_a_pupil_of_soft_labels_is_nearer_to_its_teacher_than_one_of_true_items_alone(teacher, toy_path, tmp_path):
     _, folder = teacher
-    lessons, apart = {"epochs": 25, "validations": 1, "precision": "float32", "teachers": [str(folder)]}, {}
+    apart = {}
     for weight in (0.0, 0.5, 1.0):
         given = settings("OneRecThink", toy_path, tmp_path / str(weight), stages=["recommendation"])
-        given["recommendation"] = {**lessons, "teacher_weight": weight}
+        given["recommendation"] = {"epochs": 25, "validations": 1, "precision": "float32"}
+        given["distillation"] = {"teachers": [str(folder)], "weight": weight, "repeats": True, "beyond": False}
         run("OneRecThink", "toy", config_dict=given)
         apart[weight] = cross_entropy(load(tmp_path / str(weight)), load(folder))
     assert apart[1.0] < apart[0.5] < apart[0.0]
     kept = json.loads((tmp_path / "1.0" / "recommendation" / "facts.json").read_text())
-    assert kept["made_from"]["teachers"], "which weights taught is known"
+    assert kept["made_from"]["distillation"]["teachers"], "which weights taught is known"
 
 
 def test_teachers_that_cannot_teach_are_refused(teacher, toy_path, tmp_path):
@@ -84,14 +153,16 @@ def test_teachers_that_cannot_teach_are_refused(teacher, toy_path, tmp_path):
 
     def taught(teachers, data_path=toy_path, name="run", **more):
         given = settings("OneRecThink", data_path, tmp_path / name, stages=["recommendation"])
-        given["recommendation"] = {**given["recommendation"], "teachers": teachers, **more}
+        given["distillation"] = {"teachers": teachers, **more}
         return run("OneRecThink", "toy", config_dict=given)
 
     with pytest.raises(InputError, match="is not the folder of a finished run"):
         taught([str(tmp_path / "nowhere")])
     assert not (tmp_path / "run").exists()
-    with pytest.raises(InputError, match="teacher_weight must lie in"):
-        taught([str(folder)], teacher_weight=1.5)
+    with pytest.raises(InputError, match="distillation.weight must lie in"):
+        taught([str(folder)], weight=1.5)
+    with pytest.raises(InputError, match="distillation.shares must be one number per teacher"):
+        taught([str(folder)], shares=[1, 2])
     run("BPR", "toy", config_dict=settings("BPR", toy_path, tmp_path / "bpr"))
     with pytest.raises(InputError, match="does not score all items by a history"):
         taught([str(tmp_path / "bpr")], name="of-bpr")

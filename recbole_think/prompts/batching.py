@@ -78,7 +78,7 @@ def packed_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
         the position that predicts them, since the token before an example's body is not always its predecessor),
         plain bool [B, T] (labels predicted out of the whole vocabulary), and attention_mask float32 [B, 1, T, T],
         numbers to add. Where examples have soft labels also soft_rows int64 [B, T], which of M predicted items a label
-        belongs to (-1 = none), and soft_codes, soft_shares, soft_target as in ``Soft``, [M, ...].
+        belongs to (-1 = none), and soft_codes, soft_shares, soft_weight, soft_target as in ``Soft``, [M, ...].
     """
     longest = max(row.tokens for row in rows)
     sheet = _Sheet(len(rows), longest, pad)
@@ -141,7 +141,7 @@ class _Sheet:
             return {}
         parts = {
             f"soft_{name}": torch.from_numpy(np.concatenate([getattr(one, name) for one in self.soft]))
-            for name in ("codes", "shares", "target")
+            for name in ("codes", "shares", "weight", "target")
         }
         return {"soft_rows": torch.from_numpy(self.soft_rows), **parts}
 

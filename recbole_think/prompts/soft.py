@@ -21,6 +21,7 @@ class SoftTable:
     events: np.ndarray  # int64 [E], RecBole ids of the true items
     items: np.ndarray  # int64 [E, K], RecBole ids that teachers name
     shares: np.ndarray  # float32 [E, K], their probabilities
+    weights: np.ndarray  # float32 [E], of what teachers say beside the true item
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Soft:
     def shares(self) -> np.ndarray:
         """Probabilities of these: float32 [m, K]."""
         return self.table.shares[self.rows]
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Of what teachers say beside the true items: float32 [m]."""
+        return self.table.weights[self.rows]
 
     @property
     def target(self) -> np.ndarray:

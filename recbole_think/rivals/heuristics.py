@@ -34,7 +34,8 @@ class LastItem(SequentialRecommender):
         self.none = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants something to optimise
         self.histories = training_histories(dataset)
         counts = np.bincount(self.histories.items, minlength=self.n_items)
-        self.popularity = counts.argsort(kind="stable").argsort().astype(np.float32) / self.n_items  # below 1
+        self.popularity = counts.argsort(kind="stable").argsort().astype(np.float32)
+        self.popularity = (1 + self.popularity) / (1 + self.n_items)  # between 0 and 1
 
     def likeness(self, last: np.ndarray) -> np.ndarray:
         """How much each item of ``last``, int64 [B], speaks for each other: [B, V]."""
@@ -47,7 +48,11 @@ class LastItem(SequentialRecommender):
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of all items: float32 [B, V]."""
         last = interaction[self.ITEM_SEQ].gather(1, (interaction[self.ITEM_SEQ_LEN] - 1).unsqueeze(1)).squeeze(1)
-        return torch.from_numpy(self.likeness(last.cpu().numpy()) + TIE * self.popularity)
+        return torch.from_numpy(self.scores(self.likeness(last.cpu().numpy()) + TIE * self.popularity))
+
+    def scores(self, broken: np.ndarray) -> np.ndarray:
+        """Of likenesses without ties, [B, V], what is ranked."""
+        return broken
 
 
 class CoOccurrence(LastItem):
@@ -68,6 +73,10 @@ class CoOccurrence(LastItem):
     def likeness(self, last: np.ndarray) -> np.ndarray:
         """See ``LastItem``."""
         return self.table[last].toarray()
+
+    def scores(self, broken: np.ndarray) -> np.ndarray:
+        """Logarithms: a softmax of them is the share of each item in what was counted."""
+        return np.log(broken)
 
 
 def together(histories: Histories, n_items: int, window: int, both: bool) -> csr_matrix:

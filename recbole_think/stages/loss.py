@@ -19,9 +19,8 @@ from recbole_think.stages.dropout import dropout as dropped
 
 
 def token_loss(
-    model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float, words: Tensor | None = None,
-    teacher_weight: float = 0.0,
-) -> Tensor:  # fmt: skip
+    model, batch: dict[str, Tensor], code_tokens: list[Tensor], dropout: float, words: Tensor | None = None
+) -> Tensor:
     """Mean cross-entropy of the supervised tokens of a batch.
 
     Args:
@@ -30,7 +29,6 @@ def token_loss(
         code_tokens: L int64 tensors of token ids.
         dropout: share of embedded features dropped while training.
         words: int64 [W], rising: what plain tokens are predicted out of; None = all words and codes.
-        teacher_weight: of the soft labels, where the batch has any; the true codes have the rest.
     """
     hidden, targets, plain = _supervised(model, batch, dropout)
     head, total = model.get_output_embeddings(), torch.zeros((), device=hidden.device)
@@ -43,17 +41,16 @@ def token_loss(
         logits = head.code_logits(hidden[of_level], tokens)  # float32 [N_level, S]
         losses = functional.cross_entropy(logits, targets[of_level] - tokens[0], reduction="none")
         if soft_rows is not None:
-            losses = _softened(losses, logits, batch, soft_rows[of_level], level, teacher_weight)
+            losses = _softened(losses, logits, batch, soft_rows[of_level], level)
         total = total + losses.sum()
     return total / len(targets)
 
 
-def _softened(
-    losses: Tensor, logits: Tensor, batch: dict[str, Tensor], rows: Tensor, level: int, weight: float
-) -> Tensor:
+def _softened(losses: Tensor, logits: Tensor, batch: dict[str, Tensor], rows: Tensor, level: int) -> Tensor:
     """Mix the loss against soft labels into that against true codes, where there are any: float32 [N_level]."""
     known = rows >= 0
-    codes, shares, target = (batch[name][rows[known]] for name in ("soft_codes", "soft_shares", "soft_target"))
+    names = ("soft_codes", "soft_shares", "soft_weight", "soft_target")
+    codes, shares, weight, target = (batch[name][rows[known]] for name in names)
     labels, said = level_shares(codes, shares, target, level, logits.shape[1])
     soft = -(labels * logits[known].log_softmax(-1)).sum(1)
     mixed = torch.where(said, (1 - weight) * losses[known] + weight * soft, losses[known])

@@ -126,10 +126,6 @@ class RecommendationOptions(WeightOptions):
     attention_dropout: float = 0.3  # on attention weights
     epochs: int = 14
     tokens: int = 0  # at most this many are read; 0 = all of the epochs
-    teachers: tuple = ()  # folders of finished runs whose scores are soft labels beside the true items; () = none
-    teacher_weight: float = 0.5  # of the soft labels; the true items have the rest
-    teacher_temperature: float = 1.0  # teachers' scores are divided by it
-    teacher_items: int = 100  # that teachers name, with their probabilities
     valid_users: int = 0  # validate on a fixed sample of this many users; 0 = all
 
     def __post_init__(self):
@@ -138,10 +134,34 @@ class RecommendationOptions(WeightOptions):
         for name in ("hidden_dropout", "attention_dropout"):
             self._check(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
         self._check(self.tokens >= 0, "tokens", "must be 0 (no limit) or more")
-        self._check(0 <= self.teacher_weight <= 1, "teacher_weight", "must lie in [0, 1]")
-        self._check(self.teacher_temperature > 0, "teacher_temperature", "must be positive")
-        self._check(self.teacher_items >= 1, "teacher_items", "must be at least 1")
         self._check(self.valid_users >= 0, "valid_users", "must be 0 (all) or more")
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Finished runs as teachers of recommendation (YAML block ``distillation:``)."""
+
+    teachers: tuple = ()  # run folders of models that score all items; () = none
+    shares: tuple = ()  # of each teacher in what they say together; () = alike
+    temperatures: tuple = ()  # each one's scores are divided by it before the softmax; () = all 1
+    weight: float = 0.5  # of the soft labels; the true items have the rest
+    items: int = 100  # that teachers name, with their probabilities
+    repeats: bool = False  # they may name what a history holds
+    beyond: bool = True  # they also say what comes after the last event of a history
+
+    def __post_init__(self):
+        for name in ("shares", "temperatures"):
+            given = getattr(self, name)
+            self._check(not given or len(given) == len(self.teachers), name, "must be one number per teacher, or []")
+            numbers = all(isinstance(value, int | float) and value > 0 for value in given)
+            self._check(numbers, name, "must be positive numbers")
+        self._check(0 <= self.weight <= 1, "weight", "must lie in [0, 1]")
+        self._check(self.items >= 1, "items", "must be at least 1")
+        for name in ("repeats", "beyond"):
+            self._check(isinstance(getattr(self, name), bool), name, "must be true or false")
+
+    def _check(self, condition: bool, name: str, what: str) -> None:
+        check(condition, f"distillation.{name} {what}, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,30 @@ all training histories, loss on itemic tokens alone, and a softmax over the code
 whole vocabulary, since a trie will never let a word follow there. Word rows stay frozen.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recbole_think.corpus.histories import Histories, spans
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import Row, packed_rows
-from recbole_think.prompts.soft import Soft
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import Context, Outcome
 from recbole_think.stages.training import BatchPlan, into_batches, layers_learning, train, up_to
+
+if TYPE_CHECKING:
+    from recbole_think.distillation import Lessons
+
+DRAWS = 1  # a stream of random numbers beside the one that cuts
+
+
+def _nobody(span: slice) -> None:
+    """What is said of a window where nobody teaches."""
 
 
 class Recommendation:
@@ -30,7 +40,7 @@ class Recommendation:
         self,
         options: RecommendationOptions,
         max_history: int,
-        teachers: Callable[[Histories], Callable[[slice], Soft]] | None = None,
+        teachers: Callable[[Histories], Lessons] | None = None,
         leans_on: Mapping[str, Any] | None = None,
     ):
         """Take what the stage leans on.
@@ -38,7 +48,7 @@ class Recommendation:
         Args:
             options: of the stage.
             max_history: latest items a prompt shows.
-            teachers: gives, for training histories, what teachers say of the items predicted in a window of them.
+            teachers: gives what teachers say of training histories.
             leans_on: what decides what teachers say.
         """
         self.options, self.max_history, self.teachers = options, max_history, teachers
@@ -52,12 +62,14 @@ class Recommendation:
         """
         vocabulary, options = context.vocabulary, self.options
         frame = recommendation_frame(vocabulary.tokenizer)
-        soft = self.teachers(context.histories) if self.teachers else lambda window: None
+        lessons = self.teachers(context.histories) if self.teachers else None
         batches: list[list[Row]] = []
         for epoch in range(options.epochs):
-            cut = spans(context.histories, self.max_history + 1, np.random.default_rng([context.seed, epoch]))
-            items = context.histories.items
-            examples = [recommendation_example(frame, vocabulary, items[span], soft(span)) for span in cut]
+            histories, soft = context.histories, _nobody
+            if lessons:
+                histories, soft = lessons.of_epoch(np.random.default_rng([context.seed, epoch, DRAWS]))
+            cut = spans(histories, self.max_history + 1, np.random.default_rng([context.seed, epoch]))
+            examples = [recommendation_example(frame, vocabulary, histories.items[span], soft(span)) for span in cut]
             if not examples:
                 raise InputError("no user has two training events: there is no transition to learn from")
             batches += into_batches(packed_rows(examples, len(frame), options.row_tokens), options.tokens_per_batch)

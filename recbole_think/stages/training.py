@@ -170,8 +170,7 @@ class TokenTrainer(LeanCheckpoints):
         """Return the cross-entropy of a planned batch."""
         # said here, since the trainer's own autocast wraps model.forward, which token_loss goes past
         with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.args.bf16):
-            weight = getattr(self.options, "teacher_weight", 0.0)
-            loss = token_loss(model, inputs, self.code_tokens, self.options.dropout, self.words, weight)
+            loss = token_loss(model, inputs, self.code_tokens, self.options.dropout, self.words)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"stage {self.stage}, step {self.state.global_step}: the loss is {loss.item()}; the last good "

@@ -1,5 +1,7 @@
 """Soft labels are a teacher's probabilities gone through the trie: each can be said beforehand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ ITEMS = np.array([[1, 2, 4], [2, 3, 4], [3, 1, 2], [1, 2, 3], [5, 4, 1], [4, 5, 
 SHARES = np.array(
     [[0.5, 0.3, 0.2], [0.6, 0.2, 0.1], [0.4, 0.3, 0.3], [0.5, 0.3, 0.2], [0.7, 0.2, 0.1], [0.6, 0.3, 0.1]]
 ).astype(np.float32)
-TABLE = SoftTable(CODES, EVENTS, ITEMS, SHARES)
+TABLE = SoftTable(CODES, EVENTS, ITEMS, SHARES, np.ones(len(EVENTS), dtype=np.float32))
 
 
 def of(row, level):
@@ -44,11 +46,12 @@ def world():
     return model.eval(), vocabulary, recommendation_frame(vocabulary.tokenizer)
 
 
-def batch(world, *spans, soft=True):
+def batch(world, *spans, soft=True, weight=1.0):
     _, vocabulary, frame = world
+    table = replace(TABLE, weights=np.full(len(EVENTS), weight, dtype=np.float32))
     examples = [
         recommendation_example(
-            frame, vocabulary, EVENTS[span], Soft(TABLE, slice(span.start + 1, span.stop)) if soft else None
+            frame, vocabulary, EVENTS[span], Soft(table, slice(span.start + 1, span.stop)) if soft else None
         )
         for span in spans
     ]
@@ -57,7 +60,7 @@ def batch(world, *spans, soft=True):
 
 def loss(world, weight, *spans, soft=True):
     model, vocabulary, _ = world
-    return token_loss(model, batch(world, *spans, soft=soft), vocabulary.code_tokens, 0.0, None, weight)
+    return token_loss(model, batch(world, *spans, soft=soft, weight=weight), vocabulary.code_tokens, 0.0)
 
 
 SPANS = slice(0, 3), slice(2, 5), slice(4, 6)
@@ -107,6 +110,6 @@ def test_a_batch_may_hold_sequences_with_and_without_soft_labels(world):
     mixed = packed_batch(packed_rows([without, with_soft], len(frame), 64), 0)
     assert mixed["soft_rows"][mixed["labels"] != IGNORED].tolist() == [-1, -1, -1, -1, 0, 0, 1, 1]
     model = world[0]
-    found = token_loss(model, mixed, vocabulary.code_tokens, 0.0, None, 1.0)
+    found = token_loss(model, mixed, vocabulary.code_tokens, 0.0)
     apart = (loss(world, 1.0, slice(0, 3)) + loss(world, 1.0, slice(0, 3), soft=False)) / 2
     torch.testing.assert_close(found, apart)
