@@ -52,3 +52,19 @@ def test_nothing_is_dropped_at_rate_zero_or_while_scoring(rate, training):
 
 def test_everything_is_dropped_at_rate_one():
     assert dropout(torch.ones(9), 1.0).tolist() == [0] * 9
+
+
+def test_a_compiled_function_drops_the_very_same_and_goes_back_through_what_it_kept():
+    def twice(values):
+        return dropout(torch.relu(dropout(values * 3, 0.3)), 0.3)
+
+    values = torch.rand(7, 65, 32).add_(0.1).requires_grad_()
+    found = []
+    for function in (twice, torch.compile(twice, dynamic=True)):
+        torch.manual_seed(3)
+        kept = function(values)
+        (slopes,) = torch.autograd.grad(kept.sum(), values)
+        assert torch.equal(kept != 0, slopes != 0)
+        found.append(kept.detach())
+    torch.testing.assert_close(*found)
+    assert abs(float((found[0] == 0).float().mean()) - (1 - (1 - 77 / 256) ** 2)) < 0.02, "two masks, not one twice"
