@@ -159,9 +159,9 @@ def test_teachers_that_cannot_teach_are_refused(teacher, toy_path, tmp_path):
     with pytest.raises(InputError, match="is not the folder of a finished run"):
         taught([str(tmp_path / "nowhere")])
     assert not (tmp_path / "run").exists()
-    with pytest.raises(InputError, match="distillation.weight must lie in"):
+    with pytest.raises(InputError, match=r"distillation\.weight must lie in"):
         taught([str(folder)], weight=1.5)
-    with pytest.raises(InputError, match="distillation.shares must be one number per teacher"):
+    with pytest.raises(InputError, match=r"distillation\.shares must be one number per teacher"):
         taught([str(folder)], shares=[1, 2])
     run("BPR", "toy", config_dict=settings("BPR", toy_path, tmp_path / "bpr"))
     with pytest.raises(InputError, match="does not score all items by a history"):
