@@ -96,6 +96,7 @@ class _Sheet:
         self.segment = np.full((rows, longest), -1)  # 0 = the shared prefix, -1 = padding
         self.soft_rows = np.full((rows, longest), -1)
         self.soft: list[Soft] = []
+        self.softened = 0  # items of these
         self.before: list[tuple[int, slice, slice]] = []  # row, places of a branch, places of the sequence it sees
 
     def fill(self, row: int, given: Row) -> None:
@@ -132,8 +133,9 @@ class _Sheet:
 
     def _soften(self, row: int, predicting: np.ndarray, soft: Soft) -> None:
         """Say which item each label at ``predicting`` belongs to: as many in a row as it has codes."""
-        known = sum(len(one.target) for one in self.soft)
-        self.soft_rows[row, predicting] = known + np.repeat(np.arange(len(soft.target)), soft.target.shape[1])
+        count = len(soft.weight)
+        self.soft_rows[row, predicting] = self.softened + np.repeat(np.arange(count), len(predicting) // count)
+        self.softened += count
         self.soft.append(soft)
 
     def _softened(self) -> dict[str, Tensor]:
