@@ -2,11 +2,10 @@
 
 Teachers are run folders of models that score all items (their weights, not their lists); of several the probabilities
 are averaged. They have seen the training events themselves, so at those they are surer than they should be: a
-temperature above 1 takes that back. Beyond a history's last event nobody knows what comes; there the pupil is taught
-items drawn from what teachers say (distillation on sequences, Kim and Rush 2016). E events, n items, K items kept.
+temperature above 1 takes that back. What is made of it is in ``stages/lessons.py``. E events, n items, K items kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tqdm import tqdm
 from recbole_think.artifacts import read_json
 from recbole_think.corpus.histories import Histories
 from recbole_think.errors import InputError
-from recbole_think.prompts.soft import Soft, SoftTable
 from recbole_think.stages.options import DistillationOptions
 
 TOGETHER = 1024  # histories scored at once
@@ -39,44 +37,6 @@ def require_teachers(folders: Sequence[str]) -> None:
 def facts(folders: Sequence[str]) -> list[str]:
     """What decides what teachers say, wherever their folders are: digests of their weights."""
     return [read_json(Path(folder) / "evaluation" / "test.json")["made_from"]["weights"] for folder in folders]
-
-
-class Lessons:
-    """What teachers say of a pupil's training histories."""
-
-    def __init__(
-        self, options: DistillationOptions, histories: Histories, item_codes: np.ndarray, fingerprint: str, show: bool
-    ):
-        """Ask teachers about every event, and about what comes after the last.
-
-        Args:
-            options: who teaches, and how.
-            histories: training histories of the pupil.
-            item_codes: int64 [n, L].
-            fingerprint: of its split.
-            show: draw a bar.
-
-        Raises:
-            InputError: see ``taught_by``.
-        """
-        self.item_codes, self.histories = item_codes, histories
-        self.beyond = np.zeros(0, dtype=np.int64)
-        if options.beyond:
-            someone = np.flatnonzero(np.diff(histories.starts) > 0)
-            self.histories = histories.extended(someone, np.zeros(len(someone), dtype=np.int64))
-            self.beyond = self.histories.starts[1:][someone] - 1
-        self.items, self.shares = taught_by(options, self.histories, fingerprint, show)
-        self.weights = np.full(len(self.items), options.weight, dtype=np.float32)
-        self.weights[self.beyond] = 1.0  # no true item is known there
-
-    def of_epoch(self, generator: np.random.Generator) -> tuple[Histories, Callable[[slice], Soft]]:
-        """Histories of one epoch, ends drawn by ``generator``, and what teachers say of a window's predicted items."""
-        events = self.histories.items.copy()
-        upto = self.shares[self.beyond].cumsum(1)
-        drawn = (generator.random(len(upto))[:, None] * upto[:, -1:] >= upto).sum(1)
-        events[self.beyond] = self.items[self.beyond, np.minimum(drawn, upto.shape[1] - 1)]
-        table = SoftTable(self.item_codes, events, self.items, self.shares, self.weights)
-        return Histories(self.histories.starts, events), lambda span: Soft(table, slice(span.start + 1, span.stop))
 
 
 @torch.no_grad()

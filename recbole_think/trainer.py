@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,13 @@ from recbole_think.stages.stage import Context, Stage, run_stages
 
 if TYPE_CHECKING:
     from recbole_think.decoding.options import DecodeOptions
-    from recbole_think.distillation import Lessons
     from recbole_think.prompts.filters import Filter
     from recbole_think.prompts.material import Material
     from recbole_think.ranker import Thought
     from recbole_think.stages.activation import Means
     from recbole_think.stages.enhancement import Thinking
     from recbole_think.stages.held_out import HeldOut
+    from recbole_think.stages.lessons import Lessons
     from recbole_think.stages.sources import Source
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class ThinkTrainer(Trainer):
         known: list[Stage] = [
             TokenWarmup(options["token_warmup"], self.material, self._judge),
             MultiTask(options["multi_task"], self.material, self._judge),
-            Recommendation(options["recommendation"], options["prompts"].max_history, *self._teachers()),
+            Recommendation(options["recommendation"], options["prompts"].max_history, self._lessons, self._taught_by),
             Activation(options["activation"], options["prompts"].max_history, self._means()),
         ]  # fmt: skip
         if "enhancement" in wanted:  # trl takes a while to import
@@ -88,18 +89,30 @@ class ThinkTrainer(Trainer):
             )
         return [stage for stage in known if stage.name in wanted]
 
-    def _teachers(self) -> tuple[Callable[[Histories], Lessons] | None, dict[str, Any]]:
-        """Who says what of training histories, and what decides it."""
-        model, options = self.model, self.model.options["distillation"]
+    @property
+    def _lessons(self) -> Callable[[], Lessons] | None:
+        """What teachers say of training histories; asked once."""
+        return (lambda: self._asked) if self.model.options["distillation"].teachers else None
+
+    @cached_property
+    def _asked(self) -> Lessons:
+        from recbole_think.distillation import taught_by
+        from recbole_think.stages.lessons import Lessons
+
+        model, options, shown = self.model, self.model.options["distillation"], bool(self.config["show_progress"])
+        return Lessons(
+            options, self.taught, model.codes.table, lambda asked: taught_by(options, asked, model.fingerprint, shown)
+        )
+
+    @property
+    def _taught_by(self) -> dict[str, Any]:
+        """What decides what teachers say."""
+        options = self.model.options["distillation"]
         if not options.teachers:
-            return None, {}
-        from recbole_think.distillation import Lessons, facts
+            return {}
+        from recbole_think.distillation import facts
 
-        def ask(histories: Histories) -> Lessons:
-            shown = bool(self.config["show_progress"])
-            return Lessons(options, histories, model.codes.table, model.fingerprint, shown)
-
-        return ask, {"distillation": {**asdict(options), "teachers": facts(options.teachers)}}
+        return {"distillation": {**asdict(options), "teachers": facts(options.teachers)}}
 
     def _means(self) -> Means:
         from recbole_think.stages.activation import Means
@@ -108,7 +121,10 @@ class ThinkTrainer(Trainer):
         leans_on = {name: asdict(options[name]) for name in ("decode", "teacher")}
         for name in ("think", "num_beams"):  # how lists are made in the end, and without thinking
             del leans_on["decode"][name]
-        return Means(self._source, model.item_vectors, self._filter(), self._think, model.ranker.words, leans_on)
+        return Means(
+            self._source, model.item_vectors, self._filter(), self._think, model.ranker.words,
+            {**leans_on, **self._taught_by}, self._lessons,
+        )  # fmt: skip
 
     def _thinking(self) -> Thinking:
         from recbole_think.stages.enhancement import Thinking

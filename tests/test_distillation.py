@@ -9,9 +9,10 @@ import torch
 
 from recbole_think import load, run
 from recbole_think.decoding.exact import score_items
-from recbole_think.distillation import Lessons, taught_by
+from recbole_think.distillation import taught_by
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import prompt_batch
+from recbole_think.stages.lessons import Lessons
 from recbole_think.stages.options import DistillationOptions
 from tests.toy import run_opened, settings, write_toy
 
@@ -100,7 +101,10 @@ def test_what_a_history_holds_is_not_named_unless_things_are_bought_again(teache
 def test_beyond_the_last_event_items_are_drawn_as_often_as_teachers_say_anew_each_epoch(teacher):
     opened, folder = teacher
     histories, codes = opened.data.histories, np.arange(1000)[:, None]
-    lessons = Lessons(DistillationOptions((str(folder),), items=3), histories, codes, opened.data.fingerprint, False)
+    options = DistillationOptions((str(folder),), items=3)
+    lessons = Lessons(
+        options, histories, codes, lambda asked: taught_by(options, asked, opened.data.fingerprint, False)
+    )
     user = int(np.flatnonzero(np.diff(histories.starts) > 2)[0])
     drawn = []
     for epoch in range(400):

@@ -5,6 +5,7 @@ Items 1 to 6 are red, 7 to 12 blue, and nothing in a history tells what comes ne
 item of the colour thought of.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from recbole_think.prompts.thinking import taught_words
 from recbole_think.ranker import Ranker
 from recbole_think.stages.activation import Activation, Means
 from recbole_think.stages.enhancement import Enhancement, Thinking
+from recbole_think.stages.lessons import Lessons
 from recbole_think.stages.options import ActivationOptions, EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 from recbole_think.stages.stage import Context
@@ -72,7 +74,7 @@ class Thinker:
     ranker: Ranker
     source: Colours
 
-    def activation(self, **more) -> Activation:
+    def activation(self, lessons: Callable[[], Lessons] | None = None, **more) -> Activation:
         options = ActivationOptions(
             **{
                 "per_window": 3, "rounds": 1, "epochs": 12, "learning_rate": 3e-2, "row_learning_rate": 1e-2,
@@ -83,7 +85,7 @@ class Thinker:
             }
         )  # fmt: skip
         judging = Filter(ITEMS, self.ranker.vocabulary, options.shortest, options.longest)
-        means = Means(lambda: self.source, vectors, judging, self.think, self.ranker.words, {})
+        means = Means(lambda: self.source, vectors, judging, self.think, self.ranker.words, {}, lessons)
         return Activation(options, MAX_HISTORY, means)
 
     def enhancement(self, rewards: RewardOptions | None = None, held_out=None, **more) -> Enhancement:

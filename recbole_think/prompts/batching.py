@@ -116,6 +116,8 @@ class _Sheet:
             for branch in example.branches:
                 segment += 1
                 self._put(row, begin, segment, branch.at, branch.input_ids, branch.supervised, branch.plain)
+                if branch.soft is not None:
+                    self._soften(row, begin + np.flatnonzero(branch.supervised & ~branch.plain) - 1, branch.soft)
                 end = begin + len(branch.input_ids)
                 self.before.append((row, slice(begin, end), slice(trunk, trunk + branch.at - shared)))
                 begin = end

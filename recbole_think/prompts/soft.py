@@ -31,6 +31,11 @@ class Soft:
     table: SoftTable
     rows: slice  # of the table: m events
 
+    def only(self, place: int) -> "Soft":
+        """What they say of the predicted item at ``place`` alone."""
+        begin = self.rows.start + place
+        return Soft(self.table, slice(begin, begin + 1))
+
     @property
     def codes(self) -> np.ndarray:
         """Codes of the items teachers name: int64 [m, K, L]."""

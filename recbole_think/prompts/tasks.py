@@ -27,6 +27,7 @@ class Branch:
     input_ids: np.ndarray  # int64 [S]
     supervised: np.ndarray  # bool [S]
     plain: np.ndarray  # bool [S], as of an example, token by token
+    soft: Soft | None = None  # of the item that is predicted
 
 
 @dataclass(frozen=True)

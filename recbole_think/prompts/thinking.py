@@ -12,11 +12,14 @@ import numpy as np
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.alignment import MARK, chat, template_ids
 from recbole_think.prompts.rationale import Pieces
+from recbole_think.prompts.soft import Soft
 from recbole_think.prompts.tasks import Branch, Example
 from recbole_think.prompts.templates import BRIEFLY, ONLY, RECOMMENDATION_SYSTEM, RECOMMENDATION_USER
 
 
-def thought_branch(vocabulary: Vocabulary, at: int, rationale: Sequence[int], target: int) -> Branch:
+def thought_branch(
+    vocabulary: Vocabulary, at: int, rationale: Sequence[int], target: int, soft: Soft | None = None
+) -> Branch:
     """What goes on from a history: ``<think>`` (given), the rationale and its end, the target's codes (supervised).
 
     Args:
@@ -24,6 +27,7 @@ def thought_branch(vocabulary: Vocabulary, at: int, rationale: Sequence[int], ta
         at: tokens of prompt and history before.
         rationale: token ids; none = an empty thought, which is not supervised: at inference it is given.
         target: RecBole id.
+        soft: what teachers say of it.
     """
     opens, closes = vocabulary.marks
     codes = vocabulary.item_tokens[target - 1].tolist()
@@ -31,7 +35,7 @@ def thought_branch(vocabulary: Vocabulary, at: int, rationale: Sequence[int], ta
     ids = np.array([*thought, *codes], dtype=np.int64)
     told = np.arange(len(ids)) < len(thought)
     supervised = ~told if not rationale else np.arange(len(ids)) > 0
-    return Branch(at, ids, supervised, told)
+    return Branch(at, ids, supervised, told, soft)
 
 
 def thoughtful(example: Example, branches: Sequence[Branch], direct: bool) -> Example:
@@ -43,7 +47,7 @@ def thoughtful(example: Example, branches: Sequence[Branch], direct: bool) -> Ex
         direct: the items of the history itself stay supervised.
     """
     supervised = example.supervised if direct else np.zeros_like(example.supervised)
-    return Example(example.input_ids, supervised, example.plain, tuple(branches))
+    return Example(example.input_ids, supervised, example.plain, tuple(branches), example.soft if direct else None)
 
 
 def thought_prompt(prompt: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:

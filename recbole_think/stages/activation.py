@@ -22,13 +22,14 @@ import numpy as np
 from torch import Tensor
 
 from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
-from recbole_think.corpus.histories import windows
+from recbole_think.corpus.histories import spans
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.batching import packed_rows
 from recbole_think.prompts.filters import REASONS, Filter
 from recbole_think.prompts.rationale import Case, Pieces, decoded, encoded, items_by_tokens, kinds, nearest
+from recbole_think.prompts.soft import Soft
 from recbole_think.prompts.tasks import (
     Branch,
     Example,
@@ -37,6 +38,7 @@ from recbole_think.prompts.tasks import (
     recommendation_prompt,
 )
 from recbole_think.prompts.thinking import briefly, instructed_frame, only, thought_branch, thoughtful
+from recbole_think.stages.lessons import Lessons, taught_histories
 from recbole_think.stages.options import ActivationOptions
 from recbole_think.stages.sources import Source
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
@@ -57,6 +59,7 @@ class Taught:
     case: Case
     thought: list[int] | None
     instruction: str = ""  # a wish of the person's
+    soft: Soft | None = None  # what teachers say of the target
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Means:
     think: Callable[[list[np.ndarray], DecodeOptions], list]  # prompts -> thoughts of each (``Ranker.think``)
     words: Tensor  # int64 [W], tokens a thought may be made of
     leans_on: Mapping[str, Any]  # options of others that decide what is learnt, and which weights are kept
+    lessons: Callable[[], Lessons] | None = None  # what teachers say of training histories, where any teach
 
 
 class Activation:
@@ -153,13 +157,16 @@ class Activation:
         taught: list[Taught] = []
         for epoch in range(options.epochs):
             dice = np.random.default_rng([context.seed, 6000, epoch])
-            for window in windows(context.histories, self.max_history + 1, dice):
+            histories, said = taught_histories(self.means.lessons, context, epoch)
+            for span in spans(histories, self.max_history + 1, dice):
+                window, soft = histories.items[span], said(span)
                 places = dice.permutation(np.arange(1, len(window)))[: options.per_window]
                 for place in places.tolist():
                     history, target = tuple(window[:place].tolist()), int(window[place])
                     case = Case(history, target, nearest(history, target, vectors, options.evidence))
-                    taught.append(Taught(len(examples), place, case, None))
-                examples.append(recommendation_example(frame, vocabulary, window))
+                    of_target = soft.only(place - 1) if soft else None
+                    taught.append(Taught(len(examples), place, case, None, soft=of_target))
+                examples.append(recommendation_example(frame, vocabulary, window, soft))
         if not examples:
             raise InputError("no user has two training events: there is nothing to explain")
         path = context.folder / self.name / CHECKPOINTS / "explained.json"
@@ -246,7 +253,7 @@ class Activation:
                 wished.append(self._wish(vocabulary, one))
             elif one.thought is not None:
                 at = shared + levels * one.place
-                branches[one.window].append(thought_branch(vocabulary, at, one.thought, one.case.target))
+                branches[one.window].append(thought_branch(vocabulary, at, one.thought, one.case.target, one.soft))
         whole = [
             thoughtful(example, of_example, options.direct)
             for example, of_example in zip(examples, branches, strict=True)
@@ -262,7 +269,7 @@ class Activation:
         frame = instructed_frame(vocabulary, one.instruction)
         ids = recommendation_prompt(frame, vocabulary, np.array(one.case.history))
         thought = one.thought or []
-        branch = thought_branch(vocabulary, len(ids), thought, one.case.target)
+        branch = thought_branch(vocabulary, len(ids), thought, one.case.target, one.soft)
         return Example(ids, np.zeros(len(ids), dtype=bool), branches=(branch,))
 
     def _figures(self, taught: Sequence[Taught], outcomes: Sequence[Outcome], best: int) -> dict[str, Any]:

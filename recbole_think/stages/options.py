@@ -139,7 +139,7 @@ class RecommendationOptions(WeightOptions):
 
 @dataclass(frozen=True)
 class DistillationOptions:
-    """Finished runs as teachers of recommendation (YAML block ``distillation:``)."""
+    """Finished runs as teachers of recommendation and activation (YAML block ``distillation:``)."""
 
     teachers: tuple = ()  # run folders of models that score all items; () = none
     shares: tuple = ()  # of each teacher in what they say together; () = alike

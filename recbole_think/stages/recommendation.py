@@ -5,30 +5,20 @@ all training histories, loss on itemic tokens alone, and a softmax over the code
 whole vocabulary, since a trie will never let a word follow there. Word rows stay frozen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from recbole_think.corpus.histories import Histories, spans
+from recbole_think.corpus.histories import spans
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import Row, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame
+from recbole_think.stages.lessons import Lessons, taught_histories
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import Context, Outcome
 from recbole_think.stages.training import BatchPlan, into_batches, layers_learning, train, up_to
-
-if TYPE_CHECKING:
-    from recbole_think.distillation import Lessons
-
-DRAWS = 1  # a stream of random numbers beside the one that cuts
-
-
-def _nobody(span: slice) -> None:
-    """What is said of a window where nobody teaches."""
 
 
 class Recommendation:
@@ -40,7 +30,7 @@ class Recommendation:
         self,
         options: RecommendationOptions,
         max_history: int,
-        teachers: Callable[[Histories], Lessons] | None = None,
+        lessons: Callable[[], Lessons] | None = None,
         leans_on: Mapping[str, Any] | None = None,
     ):
         """Take what the stage leans on.
@@ -48,10 +38,10 @@ class Recommendation:
         Args:
             options: of the stage.
             max_history: latest items a prompt shows.
-            teachers: gives what teachers say of training histories.
+            lessons: gives what teachers say of training histories, where any teach.
             leans_on: what decides what teachers say.
         """
-        self.options, self.max_history, self.teachers = options, max_history, teachers
+        self.options, self.max_history, self.lessons = options, max_history, lessons
         self.leans_on = dict(leans_on or {})
 
     def plan(self, context: Context) -> BatchPlan:
@@ -62,12 +52,9 @@ class Recommendation:
         """
         vocabulary, options = context.vocabulary, self.options
         frame = recommendation_frame(vocabulary.tokenizer)
-        lessons = self.teachers(context.histories) if self.teachers else None
         batches: list[list[Row]] = []
         for epoch in range(options.epochs):
-            histories, soft = context.histories, _nobody
-            if lessons:
-                histories, soft = lessons.of_epoch(np.random.default_rng([context.seed, epoch, DRAWS]))
+            histories, soft = taught_histories(self.lessons, context, epoch)
             cut = spans(histories, self.max_history + 1, np.random.default_rng([context.seed, epoch]))
             examples = [recommendation_example(frame, vocabulary, histories.items[span], soft(span)) for span in cut]
             if not examples:

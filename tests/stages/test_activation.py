@@ -5,9 +5,10 @@ import torch
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.prompts.rationale import Case
-from recbole_think.stages.options import ActivationOptions
+from recbole_think.stages.lessons import Lessons
+from recbole_think.stages.options import ActivationOptions, DistillationOptions
 from recbole_think.stages.stage import run_stages
-from tests.thinkers import Colours, N, coins, colour_of, thinker
+from tests.thinkers import TABLE, Colours, N, coins, colour_of, thinker
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,25 @@ def test_a_model_learns_to_think_and_to_answer_as_it_thought(tmp_path):
         for of_user in said for thought in of_user for item in thought.items
     ]  # fmt: skip
     assert np.mean(agrees) > 0.95
+
+
+def test_after_a_thought_too_teachers_are_believed(tmp_path):
+    made = thinker(tmp_path)
+
+    def contrary(histories):  # whatever came, its like of the other colour should have
+        return (histories.items[:, None] - 1 + N // 2) % N + 1, np.ones((len(histories.items), 1), dtype=np.float32)
+
+    options = DistillationOptions(weight=1.0, beyond=False)
+    lessons = Lessons(options, made.context.histories, TABLE, contrary)
+    made.activation(lambda: lessons).run(made.context)
+    made.context.model.eval()
+    prompts = made.ranker.prompts([np.array([1 + user]) for user in range(N)])
+    said = made.think(prompts, DecodeOptions(thoughts=8, thought_tokens=4, thought_beams=3))
+    agrees = [
+        colour_of(item) in made.ranker.vocabulary.tokenizer.decode(thought.ids)
+        for of_user in said for thought in of_user for item in thought.items
+    ]  # fmt: skip
+    assert np.mean(agrees) < 0.05
 
 
 def test_it_still_answers_directly_as_it_is_taught_beside(tmp_path):
