@@ -10,6 +10,8 @@
         seeds: [2020, 2021, 2022]
         minutes: 30                   # expected, for the time left; `--plan` compares it with what was measured
         stages_from: OneRecThink      # take finished stages of this row's run, where they are the very same
+        runs_of:                      # options that take run folders: those of these rows, made first; of the row's
+          distillation.teachers: [SASRec-CE, "SASRec-CE, seed 2021"]  # own seed or else of their first
         options: {epochs: 60}
     quick:                            # what --quick does instead
       options: {topk: [5, 10]}        # laid over those above
@@ -20,8 +22,8 @@ Knows nothing of processes and results.
 """
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,8 @@ from recbole_think.leaderboard.ranks import file_name
 
 RUN = "run_recbole_think.py"
 BOARD_KEYS = {"title", "dataset", "seeds", "options", "rows", "quick"}
-ROW_KEYS = {"model", "seeds", "minutes", "stages_from", "options"}
+ROW_KEYS = {"model", "seeds", "minutes", "stages_from", "runs_of", "options"}
+SEED = ", seed "  # between a row and the seed of one of its runs
 QUICK_KEYS = {"options", "rows"}
 MINUTES = 10.0  # expected of a row that does not say
 
@@ -51,7 +54,8 @@ class Job:
     seed: int
     options: Mapping[str, Any]  # by dotted key
     minutes: float
-    stages_from: str | None  # a row
+    stages_from: str | None = None  # a row
+    runs_of: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)  # rows and seeds, by dotted key
 
     @property
     def name(self) -> str:
@@ -60,10 +64,17 @@ class Job:
 
     @property
     def command(self) -> str:
-        """The command that makes the row, as a person would type it, without paths of one machine."""
+        """The command that makes the row, as a person would type it, without paths of one machine.
+
+        Run folders of other rows stand in it by name.
+        """
+        names = {key: [f"<run of {row}{SEED}{seed}>" for row, seed in runs] for key, runs in self.runs_of.items()}
+        return " ".join(["python", RUN, *map(shlex.quote, self.words(names))])
+
+    def words(self, runs: Mapping[str, list[str]]) -> list[str]:
+        """Options of the command, given what stands for the runs of other rows."""
         words = [f"--model={self.model}", f"--dataset={self.dataset}", f"--seed={self.seed}"]
-        words += [f"--{key}={_word(value)}" for key, value in self.options.items()]
-        return " ".join(["python", RUN, *map(shlex.quote, words)])
+        return words + [f"--{key}={_word(value)}" for key, value in {**self.options, **runs}.items()]
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,7 @@ def read_board(path: Path, quick: bool = False) -> Board:
         rows = {name: _known(path, "quick", name, rows) for name in over}
     jobs = [job for name, row in rows.items() for job in _jobs(path, found, str(name), row, shared, over.get(name))]
     _require_distinct(path, jobs)
+    jobs = [replace(job, runs_of=_runs(path, job, rows[job.row].get("runs_of") or {}, jobs)) for job in jobs]
     title = str(found.get("title") or found["dataset"])
     return Board(f"{path.stem}-quick" if quick else path.stem, title, str(found["dataset"]), tuple(jobs), quick)
 
@@ -133,6 +145,29 @@ def _jobs(path: Path, board: Mapping, name: str, row: Any, shared: Mapping, over
     options = {**flat(shared), **flat(row.get("options") or {}), **flat(over or {})}
     minutes = float(row.get("minutes") or MINUTES)
     return [Job(name, row["model"], str(board["dataset"]), seed, options, minutes, below) for seed in seeds]
+
+
+def _runs(path: Path, job: Job, wanted: Any, jobs: Sequence[Job]) -> dict[str, list[tuple[str, int]]]:
+    """Which run is meant by every name in a row's ``runs_of``."""
+    where = f"row {job.row!r}, runs_of"
+    by_option = flat(wanted) if isinstance(wanted, Mapping) else {"": None}
+    if not all(isinstance(names, list) for names in by_option.values()):
+        raise InputError(f"{path}, {where} must be a block of lists of rows by option, got {wanted!r}")
+    seeds: dict[str, list[int]] = {}
+    for one in jobs:
+        seeds.setdefault(one.row, []).append(one.seed)
+    found: dict[str, list[tuple[str, int]]] = {}
+    for key, names in by_option.items():
+        for name in names:
+            row, _, said = str(name).partition(SEED)
+            of_row = _known(path, where, row, seeds)
+            seed = said or str(job.seed if job.seed in of_row else of_row[0])
+            if seed not in map(str, of_row):
+                raise InputError(f"{path}, {where}: row {row!r} has no seed {seed} (it has {of_row})")
+            if row == job.row:
+                raise InputError(f"{path}, {where}: the row would have to be made before itself")
+            found.setdefault(key, []).append((row, int(seed)))
+    return found
 
 
 def _known(path: Path, where: str, name: Any, rows: Mapping) -> Any:

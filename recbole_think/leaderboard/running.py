@@ -7,7 +7,6 @@ reason while the others go on. The processes of a board that is killed outright 
 
 import fcntl
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -81,7 +80,7 @@ class Runner:
                 done = 0.0
                 try:
                     while waiting or going:
-                        self._start(waiting, going)
+                        self._start(waiting, going, failed)
                         time.sleep(LOOK_S)
                         for ended in [one for one in going if one.process.poll() is not None]:
                             going.remove(ended)
@@ -93,28 +92,43 @@ class Runner:
                     stop(going)
         return failed
 
-    def _start(self, waiting: list[Job], going: list[Running]) -> None:
-        """Start what may be: a row that takes stages of another waits for it, if that is to be made as well."""
+    def _start(self, waiting: list[Job], going: list[Running], failed: dict[Job, str]) -> None:
+        """Start what may be: a row that leans on others waits for them, if they are to be made as well."""
         for job in list(waiting):
             if len(going) >= self.jobs:
                 return
-            ahead = [other for other in [*waiting, *(one.job for one in going)] if other.seed == job.seed]
-            if any(other.row == job.stages_from for other in ahead):
+            needed = {(job.stages_from, job.seed), *(run for runs in job.runs_of.values() for run in runs)}
+            if any((other.row, other.seed) in needed for other in [*waiting, *(one.job for one in going)]):
                 continue
             if not free(self.folder / job.name):  # a process of an earlier board is at work on it
                 continue
             waiting.remove(job)
-            going.append(Running(job, self._process(job)))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / f"{job.name}{FAILED}").unlink(missing_ok=True)
+            try:
+                going.append(Running(job, self._process(job)))
+            except InputError as why:
+                self._failed(job, why, failed)
+
+    def _folder(self, row: str | None, seed: int) -> Path | None:
+        """Of the finished run of a row and seed, if it is here."""
+        found = [self.folder / job.name for job in self.board.jobs if (job.row, job.seed) == (row, seed)]
+        return next((folder for folder in found if (folder / "metrics.json").is_file()), None)
+
+    def _required(self, key: str, row: str, seed: int) -> str:
+        folder = self._folder(row, seed)
+        if folder is None:
+            raise InputError(
+                f"{key} takes the run of row {row!r}, seed {seed}, which is not in {self.folder} (its results may be "
+                f"here without it): take its lines out of {self.results}, so that it is made here"
+            )
+        return str(folder)
 
     def _process(self, job: Job) -> subprocess.Popen:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{job.name}{FAILED}").unlink(missing_ok=True)
-        words = [*shlex.split(job.command)[2:], *self.words]
-        words.append(f"--run_folder={self.folder / job.name}")
-        for other in self.board.jobs:
-            below = self.folder / other.name
-            if (other.row, other.seed) == (job.stages_from, job.seed) and (below / "metrics.json").is_file():
-                words.append(f"--stages_from={below}")
+        runs = {key: [self._required(key, *run) for run in wanted] for key, wanted in job.runs_of.items()}
+        words = [*job.words(runs), *self.words, f"--run_folder={self.folder / job.name}"]
+        if below := self._folder(job.stages_from, job.seed):
+            words.append(f"--stages_from={below}")
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = {**dict.fromkeys(THREADS, threads), **os.environ} if self.jobs > 1 else dict(os.environ)
         with (self.folder / f"{job.name}.log").open("ab") as log:
@@ -131,9 +145,13 @@ class Runner:
                 raise InputError(last_words(log) or f"ended with {ended.process.returncode}")
             add(self.folder / job.name, job.row, job.command, self.results)
         except InputError as why:
-            failed[job] = str(why)
-            write_json(self.folder / f"{job.name}{FAILED}", {"row": job.row, "reason": str(why), "log": str(log)})
+            self._failed(job, why, failed)
         self.report()
+
+    def _failed(self, job: Job, why: InputError, failed: dict[Job, str]) -> None:
+        failed[job] = str(why)
+        log = str(self.folder / f"{job.name}.log")
+        write_json(self.folder / f"{job.name}{FAILED}", {"row": job.row, "reason": str(why), "log": log})
 
 
 def failures(folder: Path, jobs: Sequence[Job]) -> list[Mapping[str, str]]:

@@ -45,6 +45,24 @@ def test_every_row_and_seed_is_a_job_with_a_command_of_its_own(tmp_path):
     assert "--decode.think=True" in board.jobs[3].command, "a row's own options are laid over the shared ones"
 
 
+def test_a_row_may_take_the_runs_of_others_of_its_own_seed_or_of_one_that_is_named(tmp_path):
+    taught = """rows:
+  taught: {model: OneRecThink, runs_of: {distillation: {teachers: [SASRec-CE, "SASRec-CE, seed 1", Pop]}}}
+"""
+    board = board_of(tmp_path, GOOD.replace("rows:\n", taught, 1))
+    assert board.jobs[1].runs_of == {"distillation.teachers": [("SASRec-CE", 2), ("SASRec-CE", 1), ("Pop", 9)]}
+    assert "<run of SASRec-CE, seed 2>,<run of SASRec-CE, seed 1>,<run of Pop, seed 9>" in board.jobs[1].command
+    assert board.jobs[2].runs_of == {}
+    for wrong, said in (
+        ("SASRec-CE, seed 3", "row 'SASRec-CE' has no seed 3"),
+        ("SASRec-C", "there is no row 'SASRec-C'; did you mean 'SASRec-CE'"),
+        ("taught", "before itself"),
+    ):
+        with pytest.raises(InputError, match="runs_of") as told:
+            board_of(tmp_path, GOOD.replace("rows:\n", taught.replace("SASRec-CE, seed 1", wrong), 1))
+        assert said in str(told.value)
+
+
 def test_the_quick_variant_has_fewer_rows_one_seed_each_and_results_of_its_own(tmp_path):
     board = board_of(tmp_path, GOOD, quick=True)
     assert board.name == "small-quick" and board.quick

@@ -83,6 +83,30 @@ def test_a_row_whose_options_changed_is_made_again_in_the_place_of_the_old_one(p
     assert len(lines(place)) == 4 and all("--window=1" in line["command"] for line in lines(place))
 
 
+def test_a_row_that_takes_the_runs_of_others_waits_for_them_and_says_which_is_not_here(place):
+    taught = """  together:
+    model: OneRecThink
+    runs_of: {distillation.teachers: [what follows]}
+    options:
+      {stages: [recommendation], recommendation.epochs: 1, backbone: {name: tiny}, itemic: {levels: 2, size: 8},
+       recommendation.compile: never, decode.num_beams: 10}
+"""
+    (place / "small.yaml").write_text(BOARD.replace("rows:\n", f"rows:\n{taught}"))
+    done = run(place, "--jobs=2", "--rows=together,what follows")
+    assert done.returncode == 0, done.stderr
+    told = {line["command"] for line in lines(place) if line["row"] == "together"}
+    assert all("<run of what follows, seed 1>" in command and str(place) not in command for command in told)
+    [folder] = (place / "runs" / "small").glob("what-follows-1-??????")
+    config = json.loads(next((place / "runs" / "small").glob("together-1-*/config.json")).read_text())
+    assert config["distillation"]["teachers"] == [str(folder)]
+    folder.rename(place / "elsewhere")
+    results = place / "results" / "small.csv"
+    results.write_text("".join(line for line in results.open() if not line.startswith("together,")))
+    again = run(place, "--rows=together")
+    assert again.returncode == 1
+    assert "takes the run of row 'what follows', seed 1, which is not in" in again.stderr
+
+
 def test_a_killed_board_keeps_what_is_finished_and_goes_on(place):
     environment = {**os.environ, "RECBOLE_THINK_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
     (place / "small.yaml").write_text(BOARD.replace("  wrong: {model: BPR, options: {embedding_size: -3}}\n", ""))
