@@ -2,7 +2,8 @@
 
 Teachers are run folders of models that score all items (their weights, not their lists); of several the probabilities
 are averaged. They have seen the training events themselves, so at those they are surer than they should be: a
-temperature above 1 takes that back. What is made of it is in ``stages/lessons.py``. E events, n items, K items kept.
+temperature above 1 takes that back. What is made of it is in ``stages/lessons.py``; what
+they reach themselves, in ``headroom.py``. B histories, E events, n items, K items kept.
 """
 
 from collections.abc import Sequence
@@ -39,39 +40,64 @@ def facts(folders: Sequence[str]) -> list[str]:
     return [read_json(Path(folder) / "evaluation" / "test.json")["made_from"]["weights"] for folder in folders]
 
 
+class Teachers:
+    """Finished runs that are heard together."""
+
+    def __init__(self, options: DistillationOptions, fingerprint: str):
+        """Load them.
+
+        Args:
+            options: their folders, the share and temperature of each, and whether they may name what a history holds.
+            fingerprint: of the pupil's split.
+
+        Raises:
+            InputError: a run on other data, or of a model that needs more than a history.
+        """
+        from recbole_think.loading import load
+        from recbole_think.scoring import is_generative
+
+        self.repeats = options.repeats
+        self.runs = [load(folder) for folder in options.teachers]
+        self.names = [Path(folder).name for folder in options.teachers]
+        for folder, run in zip(options.teachers, self.runs, strict=True):
+            if run.metrics["data_fingerprint"] != fingerprint:
+                raise InputError(f"distillation.teachers: {folder} was trained on another split than this run")
+            if run.model.type != ModelType.SEQUENTIAL or is_generative(run.model):
+                name = type(run.model).__name__
+                raise InputError(f"distillation.teachers: {name} ({folder}) does not score all items by a history")
+        self.shares = np.array(options.shares or (1.0,) * len(self.runs), dtype=np.float32)
+        self.temperatures = options.temperatures or (1.0,) * len(self.runs)
+
+    @property
+    def n(self) -> int:
+        """Items, without padding."""
+        return self.runs[0].model.n_items - 1
+
+    def each(self, past: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What each gives every item after some histories, padding 0: float32 [B, n + 1], summing to 1."""
+        heard = zip(self.runs, self.temperatures, strict=True)
+        return [_probabilities(run, past, temperature, self.repeats) for run, temperature in heard]
+
+    def together(self, each: Sequence[np.ndarray]) -> np.ndarray:
+        """Their weighted mean."""
+        return np.average(each, axis=0, weights=self.shares)
+
+
 @torch.no_grad()
-def taught_by(
-    options: DistillationOptions, histories: Histories, fingerprint: str, show: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def taught_by(teachers: Teachers, histories: Histories, count: int, show: bool) -> tuple[np.ndarray, np.ndarray]:
     """Ask teachers about every event.
 
     Args:
-        options: folders of the teachers, the share and temperature of each, K (``items``), and whether they may name
-            what a history holds (``repeats``).
+        teachers: who is asked.
         histories: of the pupil; a last item 0 stands for what nobody knows.
-        fingerprint: of its split.
+        count: K.
         show: draw a bar.
 
     Returns:
         Items named after the history before each event, most probable first, RecBole ids, int64 [E, K], and their
         probabilities, float32 [E, K]; 0 of nothing for a user's first event.
-
-    Raises:
-        InputError: a run on other data, or of a model that needs more than a history.
     """
-    from recbole_think.loading import load
-    from recbole_think.scoring import is_generative
-
-    runs = [load(folder) for folder in options.teachers]
-    for folder, run in zip(options.teachers, runs, strict=True):
-        if run.metrics["data_fingerprint"] != fingerprint:
-            raise InputError(f"distillation.teachers: {folder} was trained on another split than this run")
-        if run.model.type != ModelType.SEQUENTIAL or is_generative(run.model):
-            name = type(run.model).__name__
-            raise InputError(f"distillation.teachers: {name} ({folder}) does not score all items by a history")
-    shares_of = np.array(options.shares or (1.0,) * len(runs), dtype=np.float32)
-    heat = options.temperatures or (1.0,) * len(runs)
-    count = min(options.items, runs[0].model.n_items - 1)
+    count = min(count, teachers.n)
     firsts = np.repeat(histories.starts[:-1], np.diff(histories.starts))  # where the history of each event begins
     places = np.flatnonzero(firsts < np.arange(len(firsts)))
     items = np.zeros((len(histories.items), count), dtype=np.int64)
@@ -79,17 +105,15 @@ def taught_by(
     with tqdm(total=len(places), desc="asking teachers", unit="event", disable=not show) as bar:
         for begin in range(0, len(places), TOGETHER):
             rows = places[begin : begin + TOGETHER]
-            past = [histories.items[firsts[row] : row] for row in rows.tolist()]
-            said = [_probabilities(run, past, warm, options.repeats) for run, warm in zip(runs, heat, strict=True)]
-            total = np.average(said, axis=0, weights=shares_of)
-            best = np.argpartition(-total, count - 1, axis=1)[:, :count]
-            ranked = np.take_along_axis(best, np.argsort(-np.take_along_axis(total, best, 1), 1, kind="stable"), 1)
-            items[rows], shares[rows] = ranked, np.take_along_axis(total, ranked, 1)
+            said = teachers.together(teachers.each([histories.items[firsts[row] : row] for row in rows.tolist()]))
+            best = np.argpartition(-said, count - 1, axis=1)[:, :count]
+            ranked = np.take_along_axis(best, np.argsort(-np.take_along_axis(said, best, 1), 1, kind="stable"), 1)
+            items[rows], shares[rows] = ranked, np.take_along_axis(said, ranked, 1)
             bar.update(len(rows))
     return items, shares
 
 
-def _probabilities(run: Any, past: list[np.ndarray], temperature: float, repeats: bool) -> np.ndarray:
+def _probabilities(run: Any, past: Sequence[np.ndarray], temperature: float, repeats: bool) -> np.ndarray:
     """Of every item after each history, padding 0: float32 [B, n + 1]."""
     model = run.model
     longest = model.max_seq_length

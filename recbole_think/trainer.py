@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,13 +96,13 @@ class ThinkTrainer(Trainer):
 
     @cached_property
     def _asked(self) -> Lessons:
-        from recbole_think.distillation import taught_by
+        from recbole_think.distillation import Teachers, taught_by
         from recbole_think.stages.lessons import Lessons
 
         model, options, shown = self.model, self.model.options["distillation"], bool(self.config["show_progress"])
-        return Lessons(
-            options, self.taught, model.codes.table, lambda asked: taught_by(options, asked, model.fingerprint, shown)
-        )
+        teachers = Teachers(options, model.fingerprint)
+        ask = partial(taught_by, teachers, count=options.items, show=shown)
+        return Lessons(options, self.taught, model.codes.table, ask)
 
     @property
     def _taught_by(self) -> dict[str, Any]:

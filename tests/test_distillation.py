@@ -9,8 +9,9 @@ import torch
 
 from recbole_think import load, run
 from recbole_think.decoding.exact import score_items
-from recbole_think.distillation import taught_by
+from recbole_think.distillation import Teachers, taught_by
 from recbole_think.errors import InputError
+from recbole_think.headroom import headroom, main
 from recbole_think.prompts.batching import prompt_batch
 from recbole_think.stages.lessons import Lessons
 from recbole_think.stages.options import DistillationOptions
@@ -27,7 +28,7 @@ def teacher(toy_path, tmp_path_factory):
 
 def asked(folders, data, **more):
     options = DistillationOptions(tuple(folders), **{"items": 5, "repeats": True, **more})
-    return taught_by(options, data.histories, data.fingerprint, False)
+    return taught_by(Teachers(options, data.fingerprint), data.histories, options.items, False)
 
 
 def test_teachers_are_asked_with_the_history_before_each_event_and_nothing_of_it(teacher):
@@ -102,9 +103,8 @@ def test_beyond_the_last_event_items_are_drawn_as_often_as_teachers_say_anew_eac
     opened, folder = teacher
     histories, codes = opened.data.histories, np.arange(1000)[:, None]
     options = DistillationOptions((str(folder),), items=3)
-    lessons = Lessons(
-        options, histories, codes, lambda asked: taught_by(options, asked, opened.data.fingerprint, False)
-    )
+    teachers = Teachers(options, opened.data.fingerprint)
+    lessons = Lessons(options, histories, codes, lambda asked: taught_by(teachers, asked, options.items, False))
     user = int(np.flatnonzero(np.diff(histories.starts) > 2)[0])
     drawn = []
     for epoch in range(400):
@@ -148,6 +148,13 @@ def test_a_pupil_of_soft_labels_is_nearer_to_its_teacher_than_one_of_true_items_
         run("OneRecThink", "toy", config_dict=given)
         apart[weight] = cross_entropy(load(tmp_path / str(weight)), load(folder))
     assert apart[1.0] < apart[0.5] < apart[0.0]
+    found = headroom(str(tmp_path / "1.0"), show=False)
+    of_teacher = json.loads((folder / "metrics.json").read_text())["test"]  # repeats named, nothing masked
+    assert found["run"]["ndcg@10"] == pytest.approx(of_teacher["ndcg@10"], abs=1e-6)
+    assert found["teachers together"] == found["run"]
+    pupil = json.loads((tmp_path / "1.0" / "metrics.json").read_text())
+    assert found["pupil, with what was met before"]["recall@10"] == pupil["test"]["recall@10"]
+    assert main([str(folder)]) == 2, "nobody taught the teacher"
     kept = json.loads((tmp_path / "1.0" / "recommendation" / "facts.json").read_text())
     assert kept["made_from"]["distillation"]["teachers"], "which weights taught is known"
 

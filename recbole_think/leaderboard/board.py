@@ -150,8 +150,8 @@ def _jobs(path: Path, board: Mapping, name: str, row: Any, shared: Mapping, over
 def _runs(path: Path, job: Job, wanted: Any, jobs: Sequence[Job]) -> dict[str, list[tuple[str, int]]]:
     """Which run is meant by every name in a row's ``runs_of``."""
     where = f"row {job.row!r}, runs_of"
-    by_option = flat(wanted) if isinstance(wanted, Mapping) else {"": None}
-    if not all(isinstance(names, list) for names in by_option.values()):
+    by_option = flat(wanted) if isinstance(wanted, Mapping) else {}
+    if not isinstance(wanted, Mapping) or not all(isinstance(names, list) for names in by_option.values()):
         raise InputError(f"{path}, {where} must be a block of lists of rows by option, got {wanted!r}")
     seeds: dict[str, list[int]] = {}
     for one in jobs:
