@@ -18,6 +18,8 @@ class StageOptions:
     """What every stage is told."""
 
     block: ClassVar[str] = ""  # name of the YAML block, for errors
+    # named among facts only where not 0, so that what was finished before there were any still matches
+    later: ClassVar[tuple[str, ...]] = ()
 
     warmup: float = 0.05  # share of the steps
     max_grad_norm: float = 1.0
@@ -89,15 +91,18 @@ class WarmupOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class MultiTaskOptions(WeightOptions):
-    """Multi-task integration: the four tasks mixed by share of examples (YAML block ``multi_task:``)."""
+    """Multi-task integration: tasks mixed by share of examples (YAML block ``multi_task:``)."""
 
     block: ClassVar[str] = "multi_task"
+    later: ClassVar[tuple[str, ...]] = ("naming", "next_title")
 
     tokens: int = 150_000
     sequential: float = 0.6573
     persona: float = 0.2430
     captioning: float = 0.0494
     general: float = 0.0503
+    naming: float = 0.0
+    next_title: float = 0.0
     every_position: bool = True  # sequential: every item of a history is a target; False = the last alone
     train_words: bool = False  # the rows of words learn as well
     validations: int = 2
