@@ -10,12 +10,12 @@ from recbole_think.prompts.options import OWN, AlignmentOptions, PromptOptions
 from recbole_think.stages.options import (
     ActivationOptions,
     DistillationOptions,
-    EnhancementOptions,
     MultiTaskOptions,
     RecommendationOptions,
     TeacherOptions,
     WarmupOptions,
 )
+from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 
 BUILT_IN = ("smollm2-135m", "tiny")  # backbones that need no folder
