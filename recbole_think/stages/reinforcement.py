@@ -70,3 +70,24 @@ class EnhancementOptions(ReinforcementOptions):
             self._check(getattr(self, name) >= 1, name, "must be at least 1")
         self._check(self.held_out >= 0, "held_out", "must not be negative")
         self._check(self.temperature > 0, "temperature", "must be positive")
+
+
+@dataclass(frozen=True)
+class ItemEnhancementOptions(ReinforcementOptions):
+    """Item enhancement: GRPO over lists of items, no thought before them (YAML block ``item_enhancement:``)."""
+
+    block: ClassVar[str] = "item_enhancement"
+    compared: ClassVar[str] = "beams"
+
+    beams: int = 16  # items of a prompt: a group
+    hit: float = 1.0  # weight of the reward of the target
+    rank: float = 1.0  # weight of the punishment of what stands in a list with the target
+    scale: str = "group"
+    valid_users: int = 0  # 0 = all
+    least_reward: float = 0.0  # 0 = never: a few hits more or less make the mean jump
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("hit", "rank"):
+            self._check(getattr(self, name) >= 0, name, "is the weight of a reward and must not be negative")
+        self._check(self.hit + self.rank > 0, "hit", "and item_enhancement.rank are both 0: nothing is rewarded")
