@@ -34,8 +34,8 @@ from recbole_think.prompts.thinking import thought_prompt
 from recbole_think.stages.dialect import Dialect, dialect_of, spoken_model
 from recbole_think.stages.enhancement import Enhancement, Thinking
 from recbole_think.stages.grpo import arguments
-from recbole_think.stages.options import EnhancementOptions
 from recbole_think.stages.progress import use_bar
+from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 from recbole_think.stages.rollout import Asked, Rollout
 from recbole_think.stages.stage import Context
@@ -202,7 +202,8 @@ class StockSide:
         policy.config._name_or_path = str(folder / "reference")
         policy.generation_config.eos_token_id = tokenizer.eos_token_id
         policy.generation_config.pad_token_id = tokenizer.pad_token_id
-        settings = arguments(replace(problem.options, steps=1), problem.context(folder), folder, RewardOptions())
+        options = replace(problem.options, steps=1)
+        settings = arguments(options, problem.context(folder), folder, [1.0], options.temperature)
         settings.max_completion_length = problem.longest
         texts = [" ".join(tokenizer.convert_ids_to_tokens(ids.tolist())) for ids in self.peer.asked]
         data = Dataset.from_dict({"prompt": texts, "number": list(range(len(texts)))})

@@ -32,8 +32,8 @@ from recbole_think.memory import keep_memory
 from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.thinking import all_words
 from recbole_think.ranker import Ranker
-from recbole_think.stages.options import EnhancementOptions
 from recbole_think.stages.progress import quiet
+from recbole_think.stages.reinforcement import EnhancementOptions
 
 LEVELS, SIZE = 4, 256
 WORDS = 300  # besides the codes: about what rationales made of categories say

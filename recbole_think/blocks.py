@@ -10,16 +10,18 @@ from recbole_think.prompts.options import OWN, AlignmentOptions, PromptOptions
 from recbole_think.stages.options import (
     ActivationOptions,
     DistillationOptions,
-    EnhancementOptions,
     MultiTaskOptions,
     RecommendationOptions,
     TeacherOptions,
     WarmupOptions,
 )
+from recbole_think.stages.reinforcement import EnhancementOptions, ItemEnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 
 BUILT_IN = ("smollm2-135m", "tiny")  # backbones that need no folder
-STAGES = ("token_warmup", "multi_task", "recommendation", "activation", "enhancement")  # in the order they may run
+STAGES = (  # in the order they may run
+    "token_warmup", "multi_task", "recommendation", "item_enhancement", "activation", "enhancement",
+)  # fmt: skip
 BLOCKS = {
     "itemic": ItemicOptions,
     "backbone": BackboneOptions,
@@ -29,6 +31,7 @@ BLOCKS = {
     "multi_task": MultiTaskOptions,
     "recommendation": RecommendationOptions,
     "distillation": DistillationOptions,
+    "item_enhancement": ItemEnhancementOptions,
     "activation": ActivationOptions,
     "teacher": TeacherOptions,
     "enhancement": EnhancementOptions,

@@ -20,6 +20,7 @@ def require_inputs(config) -> None:
     """
     blocks: dict[str, Any] = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
     _require_stages(config)
+    _require_fresh(blocks, config["stages"])
     _require_lists(blocks["decode"], config)
     path = atomic_file(config, "item")
     if path.parent.is_dir():  # absent: RecBole is about to download it
@@ -47,6 +48,16 @@ def _require_stages(config) -> None:
         )
     if given and not (Path(given) / "config.json").is_file():
         raise InputError(f"stages_from={given!r} is no run folder (no config.json): name one, or leave it out")
+
+
+def _require_fresh(blocks: dict[str, Any], stages: list[str]) -> None:
+    """What one stage learnt from is not fresh for the next."""
+    fresh = [name for name in ("item_enhancement", "enhancement") if name in stages and blocks[name].fresh]
+    if len(fresh) > 1:
+        raise InputError(
+            "item_enhancement.fresh and enhancement.fresh: both want every user's last training event that no stage "
+            "before was taught; set one of them to false"
+        )
 
 
 def _require_lists(decode: Any, config) -> None:

@@ -1,8 +1,7 @@
 """What a run will cost: sizes from the data, seconds and memory from a probe of ten seconds; nothing is kept.
 
-Stages are probed by training them for a moment (enhancement by two of its steps), evaluation by ranking for a few
-users. RecBole's own models are probed
-by a few batches of an epoch and of an evaluation.
+Stages are probed by training them for a moment (those that learn by rewards by two of their steps), evaluation by
+ranking for a few users. RecBole's own models are probed by a few batches of an epoch and of an evaluation.
 """
 
 import contextlib

@@ -78,16 +78,30 @@ class ThinkTrainer(Trainer):
             TokenWarmup(options["token_warmup"], self.material, self._judge),
             MultiTask(options["multi_task"], self.material, self._judge),
             Recommendation(options["recommendation"], options["prompts"].max_history, self._lessons, self._taught_by),
+            *self._item_enhancement(),
             Activation(options["activation"], options["prompts"].max_history, self._means()),
         ]  # fmt: skip
         if "enhancement" in wanted:  # trl takes a while to import
             from recbole_think.stages.enhancement import Enhancement
 
-            fresh = self.model.histories if options["enhancement"].fresh else None
+            fresh = self._fresh(options["enhancement"])
             known.append(
                 Enhancement(options["enhancement"], options["rewards"], self._thinking(), self._held_out, fresh)
             )
         return [stage for stage in known if stage.name in wanted]
+
+    def _item_enhancement(self) -> list[Stage]:
+        if "item_enhancement" not in self.config["stages"]:
+            return []  # trl takes a while to import
+        from recbole_think.stages.item_enhancement import ItemEnhancement
+
+        model, options = self.model, self.model.options["item_enhancement"]
+        longest, masked = model.options["prompts"].max_history, bool(self.config["mask_history"])
+        return [ItemEnhancement(options, model.ranker.trie, longest, masked, self._fresh(options))]
+
+    def _fresh(self, options) -> Histories | None:
+        """Whole histories for a stage that asks about events no stage before was taught."""
+        return self.model.histories if options.fresh else None
 
     @property
     def _lessons(self) -> Callable[[], Lessons] | None:
@@ -160,8 +174,9 @@ class ThinkTrainer(Trainer):
 
     @property
     def withholds(self) -> bool:
-        """Whether the last training event of every user is kept for enhancement."""
-        return "enhancement" in self.config["stages"] and self.model.options["enhancement"].fresh
+        """Whether the last training event of every user is kept for a stage that learns by rewards."""
+        rewarded = ("item_enhancement", "enhancement")
+        return any(name in self.config["stages"] and self.model.options[name].fresh for name in rewarded)
 
     @property
     def taught(self) -> Histories:

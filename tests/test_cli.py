@@ -53,6 +53,7 @@ def refused(argv, capsys) -> str:
     return lines[-1]
 
 
+ALL_STAGES = "[token_warmup,multi_task,recommendation,item_enhancement,activation,enhancement]"
 BLOCKS = ("itemic", "backbone", "prompts", "recommendation", "decode")
 SAS = ["--model=SASRec", "--dataset=toy", "--data_path=data"]
 
@@ -87,6 +88,8 @@ SAS = ["--model=SASRec", "--dataset=toy", "--data_path=data"]
         ([*THINK, "--stages=recommendation"], "stages must be a list"),
         ([*THINK, "--stages=3"], "stages must be a list"),
         ([*THINK, "--stages=[recommendation,enhancement]"], "name activation as well"),
+        ([*THINK, f"--stages={ALL_STAGES}"], "both want every user's last training event"),
+        ([*THINK, "--item_enhancement.beams=1"], "a group of one has nothing to compare"),
         ([*THINK, "--stages_from=nowhere"], "is no run folder"),
         ([*THINK, "--recommendation.epochs=many"], "recommendation.epochs must be int"),
         ([*THINK, "--recommendation.epochs="], "recommendation.epochs must be int"),

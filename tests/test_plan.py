@@ -14,7 +14,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_dry_run_knows_the_sizes_and_leaves_nothing_behind(toy_path, tmp_path):
-    config = settings("OneRecThink", toy_path, tmp_path / "run")
+    config = settings("OneRecThink", toy_path, tmp_path / "run", stages=list(STAGES))
     found = dry_run("OneRecThink", "toy", config_dict=config)
     world = walks()
     assert (found["users"], found["items"]) == (len(world), N_ITEMS)

@@ -22,7 +22,8 @@ from recbole_think.ranker import Ranker
 from recbole_think.stages.activation import Activation, Means
 from recbole_think.stages.enhancement import Enhancement, Thinking
 from recbole_think.stages.lessons import Lessons
-from recbole_think.stages.options import ActivationOptions, EnhancementOptions
+from recbole_think.stages.options import ActivationOptions
+from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 from recbole_think.stages.stage import Context
 from tests.small import taught

@@ -56,6 +56,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "token_warmup": {"tokens": 600, "validations": 1, "checkpoints": 1, "precision": "float32"},
         "multi_task": {"tokens": 1500, "validations": 1, "checkpoints": 1, "precision": "float32"},
         "recommendation": {"epochs": 1, "validations": 1, "precision": "float32"},
+        "item_enhancement": {
+            "steps": 2, "prompts": 4, "fresh": False, "beams": 4, "validations": 1, "checkpoints": 1,
+            "precision": "float32",
+        },
         "activation": {"rounds": 2, "validations": 1, "checkpoints": 1, "precision": "float32", "longest": 12},
         "enhancement": {
             "steps": 2, "prompts": 4, "rationales": 4, "beams": 4, "validations": 1, "valid_users": 20, "held_out": 10,

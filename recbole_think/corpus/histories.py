@@ -27,6 +27,11 @@ class Histories:
         """Return the items of one user, oldest first."""
         return self.items[self.starts[user] : self.starts[user + 1]]
 
+    def events(self) -> tuple[np.ndarray, np.ndarray]:
+        """User of every event, and its place within their history: int64 [n_events] each."""
+        users = np.repeat(np.arange(self.n_users), np.diff(self.starts))
+        return users, np.arange(len(users)) - self.starts[users]
+
     def cells(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (row, item) pairs of all items of ``users``, to index a table ``[len(users), n_items]``."""
         lengths = self.starts[users + 1] - self.starts[users]

@@ -30,7 +30,7 @@ def child_scores(model: Any, hidden: Tensor, tokens: Tensor, code: Tensor, legal
         FloatingPointError: a logit is NaN or infinite.
     """
     head = model.get_output_embeddings()
-    logits = _code_logits(head, hidden, tokens)
+    logits = code_logits(head, hidden, tokens)
     norm = _log_normalizer(head, hidden).cpu() if normalize == "vocab" else None
     logits = logits.cpu()
     if not torch.isfinite(logits).all() or (norm is not None and not torch.isfinite(norm).all()):
@@ -43,7 +43,7 @@ def child_scores(model: Any, hidden: Tensor, tokens: Tensor, code: Tensor, legal
     return of_children - norm
 
 
-def _code_logits(head: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
+def code_logits(head: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
     """Logits of some tokens: float32 [..., S]."""
     if hasattr(head, "code_logits"):
         return head.code_logits(hidden, tokens)

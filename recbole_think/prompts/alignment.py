@@ -3,10 +3,12 @@
 - persona: who a person is and what they chose, titles and itemic tokens interleaved; every token is supervised.
 - sequential: the recommendation task (tasks.py); itemic tokens of targets alone.
 - captioning: itemic tokens -> description; the description alone.
+- naming: title or description -> itemic tokens; those alone (MiniOneRec, LC-Rec).
+- next_title: history as itemic tokens -> title of the next item; the title alone (MiniOneRec, LC-Rec).
 - general: a question and its answer, or plain text; the answer, or all of the text.
 
-Persona, captioning and general text are plain next-token prediction out of words and codes, so that a model also
-learns where an item may stand in a text; a code of the sequential task competes with the codes of its level.
+All but sequential and naming are plain next-token prediction out of words and codes, so that a model also learns where
+an item may stand in a text; a code of those two competes with the codes of its level.
 Takes texts that are safe already (corpus room); gives token ids.
 """
 
@@ -23,6 +25,10 @@ from recbole_think.prompts.tasks import Example
 from recbole_think.prompts.templates import (
     CAPTION_SYSTEM,
     CAPTION_USER,
+    NAMING_SYSTEM,
+    NAMING_USER,
+    NEXT_TITLE_SYSTEM,
+    NEXT_TITLE_USER,
     PERSONA_CHOSE,
     PERSONA_INTERESTS,
     PERSONA_NOBODY,
@@ -31,6 +37,7 @@ from recbole_think.prompts.templates import (
 
 MOST_INTERESTS = 3  # of each kind
 MARK = "\x00"  # stands for what a template is filled with; no text from outside holds it
+Frame = tuple[list[int], list[int]]  # token ids before and after what a template is filled with
 
 
 @dataclass(frozen=True)
@@ -53,20 +60,32 @@ def template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def caption_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def caption_frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     """Token ids before and after the item of the captioning task."""
-    before, after = chat(tokenizer, CAPTION_SYSTEM, CAPTION_USER.format(item=MARK))
+    return _frame(tokenizer, CAPTION_SYSTEM, CAPTION_USER.format(item=MARK))
+
+
+def naming_frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
+    """Token ids before and after the text of the naming task."""
+    return _frame(tokenizer, NAMING_SYSTEM, NAMING_USER.format(text=MARK))
+
+
+def next_title_frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
+    """Token ids before and after the history of the next-title task."""
+    return _frame(tokenizer, NEXT_TITLE_SYSTEM, NEXT_TITLE_USER.format(history=MARK))
+
+
+def _frame(tokenizer: PreTrainedTokenizerBase, system: str, user: str) -> Frame:
+    before, after = chat(tokenizer, system, user)
     return template_ids(tokenizer, before), template_ids(tokenizer, after)
 
 
-def caption_prompt(frame: tuple[list[int], list[int]], vocabulary: Vocabulary, item: int) -> np.ndarray:
+def caption_prompt(frame: Frame, vocabulary: Vocabulary, item: int) -> np.ndarray:
     """Token ids up to where the description of RecBole item ``item`` begins."""
     return np.array([*frame[0], *vocabulary.item_tokens[item - 1], *frame[1]], dtype=np.int64)
 
 
-def caption_example(
-    frame: tuple[list[int], list[int]], vocabulary: Vocabulary, item: int, text: str, longest: int
-) -> Example:
+def caption_example(frame: Frame, vocabulary: Vocabulary, item: int, text: str, longest: int) -> Example:
     """Make one captioning example: the description and its end are supervised, nothing else.
 
     Args:
@@ -79,6 +98,35 @@ def caption_example(
     prompt = caption_prompt(frame, vocabulary, item)
     answer = _ended(vocabulary, text, longest)
     return _answered(prompt.tolist(), answer)
+
+
+def naming_example(frame: Frame, vocabulary: Vocabulary, item: int, text: str, longest: int) -> Example:
+    """Make one naming example: the itemic tokens are supervised, nothing else.
+
+    Args:
+        frame: from ``naming_frame``.
+        vocabulary: codes as tokens.
+        item: RecBole item id.
+        text: title or description of the item.
+        longest: most tokens of the text that are read.
+    """
+    prompt = [*frame[0], *vocabulary.encode(text)[:longest], *frame[1]]
+    ids = np.array([*prompt, *vocabulary.item_tokens[item - 1]], dtype=np.int64)
+    return Example(ids, np.arange(len(ids)) >= len(prompt))
+
+
+def next_title_example(frame: Frame, vocabulary: Vocabulary, history: np.ndarray, title: str, longest: int) -> Example:
+    """Make one next-title example: the title and its end are supervised, nothing else.
+
+    Args:
+        frame: from ``next_title_frame``.
+        vocabulary: codes as tokens.
+        history: int64 [h >= 1], RecBole item ids, oldest first.
+        title: of the item that comes next.
+        longest: most tokens of the title; a longer one is cut and has no end.
+    """
+    prompt = [*frame[0], *vocabulary.item_tokens[history - 1].reshape(-1).tolist(), *frame[1]]
+    return _answered(prompt, _ended(vocabulary, title, longest))
 
 
 def general_example(vocabulary: Vocabulary, text: GeneralText, longest: int) -> Example:

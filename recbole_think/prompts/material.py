@@ -1,7 +1,7 @@
-"""What alignment is made of: examples of the four tasks from one data set, a part of them held out, mixed by share.
+"""What alignment is made of: examples of its tasks from one data set, a part of them held out, mixed by share.
 
 Takes item texts, profiles, training histories and general text; gives packed rows. Held-out items are never described
-and never shown by name, held-out users and general texts never read.
+and never shown or asked for by name, held-out users and general texts never read.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,10 @@ from recbole_think.prompts.alignment import (
     caption_example,
     caption_frame,
     general_example,
+    naming_example,
+    naming_frame,
+    next_title_example,
+    next_title_frame,
     opening,
     persona_example,
 )
@@ -70,7 +74,8 @@ class Material:
         tokenizer = self.vocabulary.tokenizer
         lengths = dict.fromkeys(TASKS, 0)
         lengths["sequential"] = len(recommendation_frame(tokenizer))
-        lengths["captioning"] = len(caption_frame(tokenizer)[0])
+        frames = {"captioning": caption_frame, "naming": naming_frame, "next_title": next_title_frame}
+        lengths.update({task: len(frame(tokenizer)[0]) for task, frame in frames.items()})
         return lengths
 
     def examples(
@@ -79,14 +84,17 @@ class Material:
         """Give every example of a task once, shuffled.
 
         Args:
-            task: sequential, persona, captioning or general.
+            task: one of ``TASKS``.
             held: the held-out part instead of the training part.
             generator: randomness of this pass.
             last_only: sequential: the last item of a window is the only target.
         """
         if task == "sequential":
             return self._sequential(held, generator, last_only)
-        of_task = {"persona": self._persona, "captioning": self._captioning, "general": self._general}
+        of_task = {
+            "persona": self._persona, "captioning": self._captioning, "general": self._general,
+            "naming": self._naming, "next_title": self._next_title,
+        }  # fmt: skip
         return of_task[task](held, generator)
 
     def _sequential(self, held: bool, generator, last_only: bool) -> Iterator[Example]:
@@ -109,10 +117,33 @@ class Material:
 
     def _captioning(self, held: bool, generator) -> Iterator[Example]:
         frame = caption_frame(self.vocabulary.tokenizer)
-        chosen = [item for item in range(1, len(self.items) + 1) if (item in self.held_items) == held]
-        for item in generator.permutation(chosen).tolist():
+        for item in self._items(held, generator):
             text = self.items[item - 1].text
             yield caption_example(frame, self.vocabulary, item, text, self.options.description_tokens)
+
+    def _naming(self, held: bool, generator) -> Iterator[Example]:
+        frame = naming_frame(self.vocabulary.tokenizer)
+        for item in self._items(held, generator):
+            told = self.items[item - 1]
+            text = told.text if generator.integers(2) else told.title
+            yield naming_example(frame, self.vocabulary, item, text, self.options.description_tokens)
+
+    def _next_title(self, held: bool, generator) -> Iterator[Example]:
+        """Every event of a history but its first, so one asks for as many titles as there are transitions."""
+        frame, histories = next_title_frame(self.vocabulary.tokenizer), self.histories
+        users, places = histories.events()
+        among = (places > 0) & np.isin(users, list(self._users(held)))
+        if not held:
+            among &= ~np.isin(histories.items, list(self.held_items))
+        for event in generator.permutation(np.flatnonzero(among)).tolist():
+            history = histories.items[event - min(int(places[event]), self.max_history) : event]
+            title = self.items[histories.items[event] - 1].title
+            yield next_title_example(frame, self.vocabulary, history, title, self.options.description_tokens)
+
+    def _items(self, held: bool, generator) -> list[int]:
+        """RecBole ids of the items of either part, shuffled."""
+        chosen = [item for item in range(1, len(self.items) + 1) if (item in self.held_items) == held]
+        return generator.permutation(chosen).tolist()
 
     def _general(self, held: bool, generator) -> Iterator[Example]:
         chosen = [place for place in range(len(self.general)) if (place in self.held_texts) == held]

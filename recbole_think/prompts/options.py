@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from recbole_think.options import check
 
 OWN = "own"
-TASKS = ("sequential", "persona", "captioning", "general")  # of multi-task integration
+# of multi-task integration; the place of each seeds its chance, so new ones come last
+TASKS = ("sequential", "persona", "captioning", "general", "naming", "next_title")
 NAMED = ("kinds", "paths", "codes")  # how a rationale names what items have in common
 
 

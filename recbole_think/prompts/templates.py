@@ -11,6 +11,12 @@ PERSONA_CHOSE = " Chose:"
 CAPTION_SYSTEM = "You describe the item a code stands for."
 CAPTION_USER = "What is {item}?"
 
+NAMING_SYSTEM = "You give the code of the item a text speaks of."
+NAMING_USER = "Which item is this: {text}?"
+
+NEXT_TITLE_SYSTEM = "You say which item a person chooses next."
+NEXT_TITLE_USER = "What comes after {history}?"
+
 RATIONALE_NOTHING = "something else"
 RATIONALE_NEXT = " Next: {kinds}."
 

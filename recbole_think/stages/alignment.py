@@ -1,14 +1,16 @@
 """Itemic alignment, the first stage of OneRec-Think: token warm-up, then multi-task integration.
 
 Warm-up: only the itemic rows learn, from persona texts, so that new tokens find their place in a language that stays as
-it is (gradients flow through the frozen weights, none are made for them). Integration: the four tasks mixed by share of
-examples; full parameters or LoRA. Items, users and general texts that are held out are never trained on, and the
-weights with the lowest loss on them are kept. Where we depart: rows of words stay frozen unless asked for, since a
-backbone of few layers is mostly words; and the sequential task supervises every item of a history, not the last alone.
+it is (gradients flow through the frozen weights, none are made for them). Integration: tasks mixed by share of
+examples, the paper's four and two of MiniOneRec's and LC-Rec's that have no share unless given one; full parameters or
+LoRA. Items, users and general texts that are held out are never trained on, and the weights with the lowest loss on
+them are kept. Where we depart: rows of words stay frozen unless asked for, since a backbone of few layers is mostly
+words; and the sequential task supervises every item of a history, not the last alone.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,7 @@ class TokenWarmup:
 
 
 class MultiTask:
-    """Second half: the four tasks together."""
+    """Second half: all tasks together."""
 
     name = "multi_task"
 
@@ -67,11 +69,11 @@ class MultiTask:
         return adapted(model, self.options.lora_rank)
 
     def plan(self, context: Context) -> BatchPlan:
-        """The four tasks mixed by share."""
+        """Tasks mixed by share."""
         return _plan(self.material(), self.options.shares, self.options, not self.options.every_position)
 
     def run(self, context: Context) -> Outcome:
-        """Teach all four tasks; keep the weights with the lowest held-out loss."""
+        """Teach all tasks together; keep the weights with the lowest held-out loss."""
         return _aligned(self, context, self.options.shares, last_only=not self.options.every_position)
 
 
@@ -97,7 +99,7 @@ def _aligned(
 def held_out_batches(material: Material, task: str, last_only: bool = False) -> list[dict[str, torch.Tensor]]:
     """Batches of the held-out examples of a task; the same ones whenever asked."""
     generator = np.random.default_rng([material.seed, 4000])
-    examples = list(material.examples(task, True, generator, last_only))[:HELD_OUT_EXAMPLES]
+    examples = list(islice(material.examples(task, True, generator, last_only), HELD_OUT_EXAMPLES))
     rows = packed_rows(examples, material.prefixes[task], 1)  # one example a row
     pad = material.vocabulary.tokenizer.pad_token_id
     return [packed_batch(batch, pad) for batch in into_batches(rows, HELD_OUT_TOKENS)]

@@ -1,25 +1,33 @@
 """GRPO by TRL: its trainer with our checkpoints and our way to read prompts, when to stop, our options in its words.
 
-What is drawn and how it is rewarded comes in as functions (``rollout.py``, ``rewards.py``).
+What is drawn, how it is rewarded and how it is scored comes in as functions (``Task``). The policy TRL trains is a
+plain model that shares the layers of ours (``policy.py``): after every step ours is the policy, and validation and the
+next stage need know nothing of it.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from recbole_think.stages.checkpoints import spacing
-from recbole_think.stages.options import EnhancementOptions
+from recbole_think.artifacts import disk_guard, load_tensors
+from recbole_think.stages.checkpoints import last_checkpoint, spacing
+from recbole_think.stages.dialect import Dialect
+from recbole_think.stages.policy import policy_of, reference_of
 from recbole_think.stages.precision import choose
-from recbole_think.stages.rewards import REWARDS, RewardOptions
-from recbole_think.stages.rollout import Rollout
+from recbole_think.stages.progress import quiet, use_bar
+from recbole_think.stages.reinforcement import ReinforcementOptions
+from recbole_think.stages.rollout import Drawing
 from recbole_think.stages.scored import scored
-from recbole_think.stages.stage import CHECKPOINTS, Context, Outcome
+from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
 from recbole_think.stages.training import LeanCheckpoints
 from recbole_think.stages.validation import BestWeights
 
@@ -31,6 +39,50 @@ CURVES = {  # of TRL's log -> of ours
     "hit_rate": "hit_rate", "completions/mean_length": "rationale_tokens", "kl": "kl", "entropy": "entropy",
     "rollout_seconds": "rollout_seconds", "reward_seconds": "reward_seconds", "step_time": "step_seconds",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a stage brings to TRL's trainer."""
+
+    name: str  # of the stage
+    options: ReinforcementOptions
+    dialect: Dialect
+    drawing: Drawing
+    rewards: Mapping[str, Callable[[Any], float]]  # of where a completion led
+    weights: Mapping[str, float]  # of each reward
+    hit: Callable[[Any], float]  # whether it led to the target, for the log
+    thinks: bool  # whether lists made after thinking choose the checkpoint, or those made without
+    temperature: float = 1.0  # completions were drawn at
+    # model, input_ids, attention_mask, longest, accelerator -> as ``scored``; None = out of all of the dialect
+    scored: Callable[[Any, Tensor, Tensor, int, Any], tuple[Tensor, Tensor]] | None = None
+
+
+def reinforced(task: Task, context: Context) -> Outcome:
+    """Train what learns in ``context.model`` by rewards, ending with the weights validation liked best."""
+    options, folder = task.options, context.folder / task.name
+    set_seed(context.seed)
+    policy, tokenizer = policy_of(context, task.dialect)
+    stop, steps = Stop(options), options.steps * options.iterations
+    best = BestWeights(
+        context, lambda: context.validate(options.valid_users, task.thinks), options.validations, folder, steps, True
+    )
+    numbers = [str(number) for number in range(len(task.drawing.asked))]
+    weights = list(task.weights.values())
+    with disk_guard(folder):
+        with quiet():
+            policy.config._name_or_path = str(reference_of(policy, folder))
+            trainer = RewardTrainer(
+                model=policy, reward_funcs=rewarded(task), rollout_func=task.drawing,
+                args=arguments(options, context, folder, weights, task.temperature), processing_class=tokenizer,
+                train_dataset=Dataset.from_dict({"prompt": numbers}), callbacks=[best, stop],
+            )  # fmt: skip
+        trainer.learnt, trainer.scored = context.model, task.scored
+        use_bar(trainer, task.name, context.show_progress)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    load_weights(context.model, load_tensors(folder / BEST))
+    figures = {"stopped": stop.why, "rewards": dict(task.weights), "dialect": task.dialect.pad}
+    return outcome_of(trainer.state, best, figures)
 
 
 def outcome_of(state: Any, best: BestWeights, figures: dict[str, Any]) -> Outcome:
@@ -45,8 +97,17 @@ def outcome_of(state: Any, best: BestWeights, figures: dict[str, Any]) -> Outcom
     return Outcome(loss, int(state.num_input_tokens_seen), state.global_step, best.score, curve, figures)
 
 
+def sized_up(outcome: Outcome, options: ReinforcementOptions) -> dict[str, Any]:
+    """What a stage will cost, by the second of two steps: tokens, steps, seconds."""
+    seconds = [row["step_seconds"] for row in outcome.curve if "step_seconds" in row][-1]
+    steps = options.steps * options.iterations
+    return {"steps": steps, "tokens": outcome.tokens // 2 * options.steps, "seconds": seconds * steps}
+
+
 class RewardTrainer(LeanCheckpoints, GRPOTrainer):
-    """TRL's trainer, with checkpoints of what learns alone, and prompts read once for all of their rationales."""
+    """TRL's trainer, with checkpoints of what learns alone, and prompts read once for all of their completions."""
+
+    scored: Callable[..., tuple[Tensor, Tensor]] | None = None  # see ``Task``
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
@@ -55,6 +116,9 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
 
         TRL's own way is taken where the dialect is so large that logits of every position would not fit.
         """
+        if self.scored is not None:
+            log_probs, entropy = self.scored(model, input_ids, attention_mask, logits_to_keep, self.accelerator)
+            return log_probs, entropy if compute_entropy else None, None
         if model.get_output_embeddings().weight.shape[0] > MOST_LOGITS:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
@@ -68,7 +132,7 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
 class Stop(TrainerCallback):
     """Stops training whose reward collapses or whose policy runs away."""
 
-    def __init__(self, options: EnhancementOptions):
+    def __init__(self, options: ReinforcementOptions):
         self.options = options
         self.why = ""
 
@@ -81,47 +145,50 @@ class Stop(TrainerCallback):
         kl = float(np.mean([row.get("kl") or 0.0 for row in last]))
         began, now = (float(np.mean([row["reward"] for row in part])) for part in (first, last))
         if kl > self.options.most_kl:
-            self.why = f"step {state.global_step}: KL {kl:.3f} is beyond enhancement.most_kl={self.options.most_kl}"
+            most = f"{self.options.block}.most_kl={self.options.most_kl}"
+            self.why = f"step {state.global_step}: KL {kl:.3f} is beyond {most}"
         elif now < began - (1 - self.options.least_reward) * abs(began):
             self.why = f"step {state.global_step}: mean reward fell from {began:.4f} to {now:.4f}"
         if self.why:
-            log.warning("stage enhancement stops early: %s; the best checkpoint so far is kept", self.why)
+            log.warning("stage %s stops early: %s; the best checkpoint so far is kept", self.options.block, self.why)
             control.should_training_stop = True
 
 
-def rewarded(options: RewardOptions, rollout: Rollout) -> list[Any]:
+def rewarded(task: Task) -> list[Any]:
     """The rewards as TRL calls them, one function each; the first one also logs what a step should tell."""
 
     def of(name: str, first: bool) -> Callable[..., list[float]]:
         def reward(led, log_metric, **_: Any) -> list[float]:
             if first:
-                log_metric("hit_rate", float(np.mean([REWARDS["hit"](one) for one in led])))
-                for part, seconds in rollout.seconds.items():
+                log_metric("hit_rate", float(np.mean([task.hit(one) for one in led])))
+                for part, seconds in task.drawing.seconds.items():
                     log_metric(f"{part}_seconds", seconds)
-            return [REWARDS[name](one) for one in led]
+            return [task.rewards[name](one) for one in led]
 
         reward.__name__ = name
         return reward
 
-    return [of(name, number == 0) for number, name in enumerate(options.weighed)]
+    return [of(name, number == 0) for number, name in enumerate(task.weights)]
 
 
-def arguments(options: EnhancementOptions, context: Context, folder: Path, rewards: RewardOptions) -> GRPOConfig:
+def arguments(
+    options: ReinforcementOptions, context: Context, folder: Path, weights: Sequence[float], temperature: float
+) -> GRPOConfig:
     """Translate our options into TRL's."""
-    config, many = context.model.config, options.prompts * options.rationales
+    config, many = context.model.config, options.prompts * options.group
     dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
     return GRPOConfig(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=options.steps * options.iterations,
         per_device_train_batch_size=many // options.passes,
         gradient_accumulation_steps=options.passes,
-        num_generations=options.rationales,
+        num_generations=options.group,
         num_iterations=options.iterations,
         beta=options.kl,
         epsilon=options.clip,
         scale_rewards=options.scale,
-        reward_weights=list(rewards.weighed.values()),
-        temperature=options.temperature,
+        reward_weights=list(weights),
+        temperature=temperature,
         loss_type="grpo",
         learning_rate=options.learning_rate,
         lr_scheduler_type="constant_with_warmup",

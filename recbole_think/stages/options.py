@@ -18,6 +18,8 @@ class StageOptions:
     """What every stage is told."""
 
     block: ClassVar[str] = ""  # name of the YAML block, for errors
+    # named among facts only where not 0, so that what was finished before there were any still matches
+    later: ClassVar[tuple[str, ...]] = ()
 
     warmup: float = 0.05  # share of the steps
     max_grad_norm: float = 1.0
@@ -89,15 +91,18 @@ class WarmupOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class MultiTaskOptions(WeightOptions):
-    """Multi-task integration: the four tasks mixed by share of examples (YAML block ``multi_task:``)."""
+    """Multi-task integration: tasks mixed by share of examples (YAML block ``multi_task:``)."""
 
     block: ClassVar[str] = "multi_task"
+    later: ClassVar[tuple[str, ...]] = ("naming", "next_title")
 
     tokens: int = 150_000
     sequential: float = 0.6573
     persona: float = 0.2430
     captioning: float = 0.0494
     general: float = 0.0503
+    naming: float = 0.0
+    next_title: float = 0.0
     every_position: bool = True  # sequential: every item of a history is a target; False = the last alone
     train_words: bool = False  # the rows of words learn as well
     validations: int = 2
@@ -259,46 +264,3 @@ class TeacherOptions:
         check(self.retries >= 0, f"teacher.retries must not be negative, got {self.retries}")
         check(self.timeout_s > 0, f"teacher.timeout_s must be positive, got {self.timeout_s}")
         check(self.temperature >= 0, f"teacher.temperature must not be negative, got {self.temperature}")
-
-
-@dataclass(frozen=True)
-class EnhancementOptions(StageOptions):
-    """Reasoning enhancement: GRPO with rollout-beam rewards (YAML block ``enhancement:``)."""
-
-    block: ClassVar[str] = "enhancement"
-
-    steps: int = 30
-    prompts: int = 64  # of a step
-    fresh: bool = True  # prompts are every user's last training event, which no stage before is taught
-    rationales: int = 8  # of a prompt: a group
-    beams: int = 16  # of a rationale
-    iterations: int = 1  # updates by the same rationales
-    kl: float = 0.01  # weight of the divergence from the policy it began as
-    clip: float = 0.2
-    scale: str = "batch"  # rewards by the spread of their: group, batch, none
-    temperature: float = 1.0
-    passes: int = 1  # forward and backward passes of a step: more need less memory
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-    lora_rank: int = 0  # 0 = full parameters
-    warmup: float = 0.1
-    validations: int = 3
-    valid_users: int = 400  # lists made after thinking choose the checkpoint
-    held_out: int = 500  # further validation users, whose reward is measured before and after; 0 = not measured
-    held_out_rationales: int = 4  # thoughts of each
-    most_kl: float = 1.0  # nats a token; beyond it training stops
-    least_reward: float = 0.5  # training stops where the mean reward has lost more than 1 - this of its first size
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("steps", "prompts", "beams", "iterations", "passes", "held_out_rationales"):
-            self._check(getattr(self, name) >= 1, name, "must be at least 1")
-        self._check(self.rationales >= 2, "rationales", "must be at least 2: a group of one has nothing to compare")
-        many = self.prompts * self.rationales
-        self._check(many % self.passes == 0, "passes", f"must divide prompts x rationales = {many}")
-        self._check(isinstance(self.fresh, bool), "fresh", "must be true or false")
-        self._check(self.scale in ("group", "batch", "none"), "scale", "must be group, batch or none")
-        for name in ("kl", "valid_users", "held_out", "least_reward", "learning_rate", "weight_decay", "lora_rank"):
-            self._check(getattr(self, name) >= 0, name, "must not be negative")
-        for name in ("clip", "temperature", "most_kl"):
-            self._check(getattr(self, name) > 0, name, "must be positive")

@@ -1,7 +1,7 @@
 """Rollouts of reasoning enhancement: rationales of the policy as it is now, and the beams each leads to.
 
 One reading of a prompt serves all its rationales, and the beams of a rationale go on from where it ended: for the
-reward nothing is read twice. Called by TRL's trainer (``rollout_func``).
+reward nothing is read twice. How TRL's trainer calls (``rollout_func``) is the same for every stage: ``Drawing``.
 B prompts, G rationales of each, K beams.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recbole_think.decoding.beam import Search
 from recbole_think.decoding.precision import lowered
@@ -36,8 +37,44 @@ class Asked:
     masked: np.ndarray  # int64, RecBole ids that may not be named
 
 
+class Drawing:
+    """Completions of the policy as it is now, where TRL asks for them."""
+
+    asked: Sequence[Asked]
+    seconds: dict[str, float]  # of the parts of the last call
+
+    @property
+    def group(self) -> int:
+        """G, completions of a prompt."""
+        raise NotImplementedError
+
+    def __call__(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
+        """What TRL asks for: prompts (their numbers, each ``G`` times in a row) to token ids, and where they led."""
+        numbers = [int(prompt) for prompt in prompts[:: self.group]]
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        training = model.training
+        model.eval()
+        try:
+            found = self.follow(model, numbers, trainer.state.global_step)
+        finally:
+            model.train(training)
+        return found
+
+    def follow(self, model: Any, numbers: Sequence[int], step: int) -> dict[str, Any]:
+        """Completions of some prompts (places in ``asked``), side by side, at a step of the optimizer."""
+        raise NotImplementedError
+
+
+def masked_items(asked: Sequence[Asked], n_items: int) -> Tensor | None:
+    """What may not be named after each prompt, bool [B, n]; None where everything may."""
+    mask = torch.zeros(len(asked), n_items, dtype=torch.bool)
+    for row, one in enumerate(asked):
+        mask[row, one.masked - 1] = True
+    return mask if mask.any() else None
+
+
 @dataclass
-class Rollout:
+class Rollout(Drawing):
     """Draws rationales and follows them."""
 
     vocabulary: Vocabulary
@@ -61,17 +98,10 @@ class Rollout:
         self.only = torch.from_numpy(self.dialect.ids(self.words))
         self.stop = int(self.dialect.ids(self.vocabulary.marks[1]))
 
-    def __call__(self, prompts: list[str], trainer: Any) -> dict[str, list]:
-        """What TRL asks for: prompts (their numbers, each ``G`` times in a row) to token ids, and where they led."""
-        numbers = [int(prompt) for prompt in prompts[:: self.sampling.samples]]
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        training = model.training
-        model.eval()
-        try:
-            found = self.follow(model, numbers, trainer.state.global_step)
-        finally:
-            model.train(training)
-        return found
+    @property
+    def group(self) -> int:
+        """Rationales of a prompt."""
+        return self.sampling.samples
 
     @torch.no_grad()
     def follow(self, model: Any, numbers: Sequence[int], step: int) -> dict[str, list]:
@@ -114,12 +144,10 @@ class Rollout:
 
     def _led(self, policy: Any, samples: Any, numbers: Sequence[int]) -> list[Led]:
         count = self.sampling.samples
-        mask = torch.zeros(len(numbers), self.trie.n, dtype=torch.bool)
-        for row, number in enumerate(numbers):
-            mask[row, self.asked[number].masked - 1] = True
+        mask = masked_items([self.asked[number] for number in numbers], self.trie.n)
         fixed = Search(policy, samples.reader, self.trie, self.code_tokens, self.normalize)
         wanted = torch.tensor([self.asked[number].target - 1 for number in numbers])
-        thoughts = led_to(fixed, samples, self.beams, mask if mask.any() else None, wanted)
+        thoughts = led_to(fixed, samples, self.beams, mask, wanted)
         targets = wanted.repeat_interleave(count).tolist()
         log_probs = thoughts.log_probs.tolist() if thoughts.log_probs is not None else [0.0] * len(targets)
         return [

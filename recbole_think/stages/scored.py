@@ -1,14 +1,17 @@
 """Log-probabilities of completions whose prompts are shared: each prompt is read once, however many go on from it.
 
-R completions, P tokens of the longest prompt, C of the longest completion, V tokens of the dialect.
+R completions, P tokens of the longest prompt, C of the longest completion, V tokens of the dialect, N tokens of all
+completions, d hidden size.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_think.decoding.likelihood import code_logits
 from recbole_think.prompts.batching import IGNORED, Row, packed_batch
 from recbole_think.prompts.tasks import Example
 from recbole_think.stages.attention import folded
@@ -31,25 +34,64 @@ def scored(
         Log-probability of every token of the completions, and the entropy of what it was drawn from, [R, C] each; 0
         where nothing is.
     """
-    rows, owners = _rows(input_ids.cpu().numpy(), attention_mask.cpu().numpy().astype(bool), longest)
-    batch = packed_batch(rows, 0)
-    device = input_ids.device
+    laid = _Laid(input_ids, attention_mask, longest)
     with accelerator.autocast(), folded(accelerator.unwrap_model(model)):
-        logits = model(
-            input_ids=batch["input_ids"].to(device),
-            attention_mask=batch["attention_mask"].to(device),
-            position_ids=batch["position_ids"].to(device),
-            use_cache=False,
-        ).logits  # [rows, T, V]
-    labels = batch["labels"].to(device)
-    chosen = labels != IGNORED
-    likely = (logits[chosen].float() / temperature).log_softmax(-1)  # [N, V]
-    of_tokens = likely.gather(1, labels[chosen].unsqueeze(1)).squeeze(1)
+        logits = model(**laid.inputs, use_cache=False).logits  # [rows, T, V]
+    likely = (logits[laid.chosen].float() / temperature).log_softmax(-1)  # [N, V]
+    of_tokens = likely.gather(1, laid.labels.unsqueeze(1)).squeeze(1)
     entropy = -(likely.exp() * likely).sum(-1)
-    places = torch.from_numpy(np.concatenate(owners)).to(device)  # where each of N belongs in [R, C]
-    empty = of_tokens.new_zeros(len(input_ids) * longest)
-    shape = len(input_ids), longest
-    return empty.scatter(0, places, of_tokens).view(shape), empty.scatter(0, places, entropy.detach()).view(shape)
+    return laid.spread(of_tokens), laid.spread(entropy.detach())
+
+
+def scored_codes(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int, accelerator: Any,
+    code_tokens: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Score completions that are codes alone, each out of the codes of its level; gradients flow.
+
+    Logits of anything else are never made, as in the loss of the supervised stages and in a search by ``level``.
+
+    Args:
+        model: plain causal LM.
+        input_ids: int64 [R, P + C], prompts padded on the left, completions on the right.
+        attention_mask: int64 [R, P + C].
+        longest: C.
+        accelerator: whose precision it is computed in; logits are float32.
+        code_tokens: L int64 tensors, token ids of the codes of each level, rising by one.
+
+    Returns:
+        Log-probability of every code of the completions, and the entropy of what it was drawn from, [R, C] each.
+    """
+    laid, plain = _Laid(input_ids, attention_mask, longest), accelerator.unwrap_model(model)
+    with accelerator.autocast(), folded(plain):
+        hidden = plain.get_decoder()(**laid.inputs, use_cache=False).last_hidden_state[laid.chosen]  # [N, d]
+    of_tokens = hidden.new_zeros(len(hidden), dtype=torch.float32)
+    entropy = torch.zeros_like(of_tokens)
+    for tokens in code_tokens:
+        here = ((laid.labels >= tokens[0]) & (laid.labels <= tokens[-1])).nonzero().squeeze(1)
+        likely = code_logits(plain.get_output_embeddings(), hidden[here], tokens).log_softmax(-1)  # [N_level, S]
+        right = (laid.labels[here] - tokens[0]).unsqueeze(1)
+        of_tokens = of_tokens.index_put((here,), likely.gather(1, right).squeeze(1))
+        entropy[here] = -(likely.exp() * likely).sum(-1).detach()
+    return laid.spread(of_tokens), laid.spread(entropy)
+
+
+class _Laid:
+    """Completions as rows that hold a prompt once."""
+
+    def __init__(self, input_ids: Tensor, attention_mask: Tensor, longest: int):
+        rows, owners = _rows(input_ids.cpu().numpy(), attention_mask.cpu().numpy().astype(bool), longest)
+        batch, device = packed_batch(rows, 0), input_ids.device
+        self.shape = len(input_ids), longest
+        self.inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask", "position_ids")}
+        labels = batch["labels"].to(device)
+        self.chosen = labels != IGNORED  # bool [rows, T], what predicts something
+        self.labels = labels[self.chosen]  # int64 [N]
+        self.places = torch.from_numpy(np.concatenate(owners)).to(device)  # where each of N belongs in [R, C]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Put values of N tokens where they belong: [R, C], 0 where nothing is."""
+        return values.new_zeros(self.shape[0] * self.shape[1]).scatter(0, self.places, values).view(self.shape)
 
 
 def _rows(ids: np.ndarray, seen: np.ndarray, longest: int) -> tuple[list[Row], list[np.ndarray]]:

@@ -84,7 +84,7 @@ def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]
     for stage in stages:
         # the parent's digest last: a refusal should name the fact itself where it can
         leans_on = getattr(stage, "leans_on", {})
-        wanted = {"stage": stage.name, "options": asdict(stage.options), **leans_on, **context.facts, "parent": parent}
+        wanted = {"stage": stage.name, "options": told(stage.options), **leans_on, **context.facts, "parent": parent}
         folder = context.folder / stage.name
         if context.stages_from is not None:
             _taken(context.stages_from / stage.name, folder, wanted)
@@ -102,6 +102,12 @@ def run_stages(stages: Sequence[Stage], context: Context) -> list[dict[str, Any]
         rows.append(row)
         parent = row["digest"]
     return rows
+
+
+def told(options: Any) -> dict[str, Any]:
+    """Options as facts: all of them, but for those of ``later`` that are 0."""
+    later = getattr(options, "later", ())
+    return {name: value for name, value in asdict(options).items() if value or name not in later}
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:

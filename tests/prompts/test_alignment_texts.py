@@ -11,6 +11,10 @@ from recbole_think.prompts.alignment import (
     caption_frame,
     caption_prompt,
     general_example,
+    naming_example,
+    naming_frame,
+    next_title_example,
+    next_title_frame,
     opening,
     persona_example,
     search_prompt,
@@ -48,6 +52,28 @@ def test_a_description_that_is_too_long_is_cut_and_does_not_learn_to_end_there(v
     assert cut.supervised.sum() == 4
     assert cut.input_ids.tolist() == whole.input_ids[: len(cut.input_ids)].tolist()
     assert vocabulary.tokenizer.eos_token_id not in cut.input_ids[cut.supervised]
+
+
+def test_naming_supervises_the_codes_of_the_item_each_among_its_level_and_nothing_else(vocabulary):
+    frame = naming_frame(vocabulary.tokenizer)
+    example = naming_example(frame, vocabulary, 3, "a red thing of the box", longest=40)
+    assert said(vocabulary, example.input_ids[example.supervised]).replace(" ", "") == vocabulary.spell(3)
+    assert not example.supervised[:-2].any() and not example.plain
+    assert "a red thing of the box" in said(vocabulary, example.input_ids[~example.supervised])
+    assert not (example.input_ids[:-2] >= vocabulary.first).any(), "the text does not tell the answer"
+    cut = naming_example(frame, vocabulary, 3, "a red thing of the box", longest=2)
+    assert cut.supervised[-2:].all() and len(cut.input_ids) == len(frame[0]) + 2 + len(frame[1]) + 2
+
+
+def test_next_title_supervises_the_title_and_its_end_after_the_codes_of_the_history(vocabulary):
+    frame = next_title_frame(vocabulary.tokenizer)
+    example = next_title_example(frame, vocabulary, np.array([4, 9]), "a red thing", longest=40)
+    assert said(vocabulary, example.input_ids[example.supervised]) == "a red thing<|im_end|>"
+    assert example.plain
+    shown = said(vocabulary, example.input_ids[~example.supervised]).replace(" ", "")
+    assert vocabulary.spell(4) + vocabulary.spell(9) in shown
+    cut = next_title_example(frame, vocabulary, np.array([4, 9]), "a red thing of the box", longest=4)
+    assert cut.supervised.sum() == 4 and vocabulary.tokenizer.eos_token_id not in cut.input_ids[cut.supervised]
 
 
 def test_an_answer_is_supervised_and_its_question_is_not(vocabulary):

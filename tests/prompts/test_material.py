@@ -4,6 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from recbole_think.artifacts import digest
 from recbole_think.corpus.histories import from_pairs
 from recbole_think.corpus.items import ItemText
 from recbole_think.errors import InputError
@@ -81,6 +82,69 @@ def test_training_and_held_out_users_part_the_sequential_task(make):
         of_users.update(itertools.pairwise(tokens))
     assert everyone == of_users
     assert sum(transitions(True).values()) == 4 * 11
+
+
+def named(material, task, held):
+    """Of every example of a pass: which items its words speak of, and its items by tokens."""
+    vocabulary = material.vocabulary
+    by_tokens = {tuple(tokens): item for item, tokens in enumerate(vocabulary.item_tokens.tolist(), 1)}
+    found = []
+    for example in material.examples(task, held, np.random.default_rng(3)):
+        codes = example.input_ids[example.input_ids >= vocabulary.first].reshape(-1, 2).tolist()
+        words = vocabulary.tokenizer.decode(example.input_ids[example.input_ids < vocabulary.first])
+        spoken = [item for item in range(1, N + 1) if f"thing{item}x" in words]
+        found.append((spoken, [by_tokens[tuple(tokens)] for tokens in codes]))
+    return found
+
+
+def test_every_item_is_named_once_by_a_text_of_its_own_and_those_held_out_are_not(make):
+    material = make()
+    for held in (False, True):
+        pairs = named(material, "naming", held)
+        assert all(spoken == codes and len(codes) == 1 for spoken, codes in pairs)
+        wanted = {item for item in range(1, N + 1) if (item in material.held_items) == held}
+        assert sorted(codes[0] for _, codes in pairs) == sorted(wanted)
+
+
+def test_an_item_is_named_by_its_title_or_by_all_that_is_said_of_it(vocabulary):
+    items = [ItemText(f"thing{n}x", {"class": "red"}) for n in range(1, N + 1)]
+    general = [GeneralText("text")] * 2
+    material = Material(vocabulary, histories(), items, [None] * USERS, general, AlignmentOptions(), 6, 1)
+    told = [
+        "red" in vocabulary.tokenizer.decode(example.input_ids)
+        for _ in range(3)
+        for example in material.examples("naming", False, np.random.default_rng(0))
+    ]
+    assert 0.2 < np.mean(told) < 0.8
+
+
+def test_every_transition_asks_once_for_the_title_of_what_came_next(make):
+    material = make()
+    of_users = []
+    for user in set(range(1, USERS + 1)) - material.held_users:
+        history = material.histories.of(user).tolist()
+        of_users += [
+            ([item], history[max(0, place - 6) : place])
+            for place, item in enumerate(history)
+            if place and item not in material.held_items
+        ]
+    assert Counter(map(str, named(material, "next_title", False))) == Counter(map(str, of_users))
+
+
+def test_titles_asked_for_to_measure_with_are_those_of_users_held_out(make):
+    material = make()
+    wanted = Counter()
+    for user in material.held_users:
+        history = material.histories.of(user).tolist()
+        wanted.update(str(([item], history[max(0, place - 6) : place])) for place, item in enumerate(history) if place)
+    assert Counter(map(str, named(material, "next_title", True))) == wanted
+
+
+def test_what_four_tasks_read_is_what_they_read_before_there_were_more(make):
+    shares = dict.fromkeys(TASKS, 0.0) | {"sequential": 0.6573, "persona": 0.2430, "captioning": 0.0494}
+    rows = mixed_rows(make(), {**shares, "general": 0.0503}, 8_000, 128)
+    read = [[e.input_ids.tolist(), e.supervised.tolist(), e.plain] for row in rows for e in row.examples]
+    assert digest(read) == "bf9f9e0c", "weights trained before would not match their facts"
 
 
 def test_tasks_are_drawn_by_their_shares(make):

@@ -9,10 +9,10 @@ from trl import GRPOTrainer
 
 from recbole_think.corpus.histories import without_last
 from recbole_think.errors import InputError
-from recbole_think.stages import enhancement
+from recbole_think.stages import grpo
 from recbole_think.stages.grpo import RewardTrainer, Stop
 from recbole_think.stages.held_out import compared
-from recbole_think.stages.options import EnhancementOptions
+from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 from recbole_think.stages.stage import run_stages
 from tests.thinkers import coins, reds, thinker
@@ -133,7 +133,7 @@ def test_prompts_read_once_give_the_scores_and_gradients_of_trls_own_way(tmp_pat
                 seen.append((ours[0][mask], theirs[0][mask], ours[1][mask], theirs[1][mask], *slopes))
             return theirs
 
-    with mock.patch.object(enhancement, "RewardTrainer", Both):
+    with mock.patch.object(grpo, "RewardTrainer", Both):
         stage.run(made.context)
     [(ours, theirs, entropy, their_entropy, [slope], [their_slope])] = seen
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

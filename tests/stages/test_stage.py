@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from recbole_think.errors import InputError
-from recbole_think.stages.stage import Context, Outcome, load_weights, run_stages, trainable
+from recbole_think.stages.options import MultiTaskOptions
+from recbole_think.stages.stage import Context, Outcome, load_weights, run_stages, told, trainable
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ def test_finished_stages_are_skipped_with_their_weights(tmp_path):
     assert [stage.ran for stage in stages] == [0, 0, 1]
     assert [bool(row.get("skipped")) for row in rows] == [True, True, False]
     assert again.model.weight.tolist() == [[111.0, 111.0]]
+
+
+def test_an_option_that_came_later_is_a_fact_only_where_it_is_set():
+    plain, more = told(MultiTaskOptions()), told(MultiTaskOptions(naming=0.1))
+    assert not {"naming", "next_title"} & set(plain), "what was finished before they were still matches"
+    assert {"sequential", "general", "lora_rank"} <= set(plain), "a 0 of the first day is a fact"
+    assert more == {**plain, "naming": 0.1}
 
 
 def test_a_stage_that_was_cut_off_runs_again_and_the_one_before_does_not(tmp_path):
