@@ -1,7 +1,8 @@
 """Two heuristics without a parameter to learn: what follows the last item, and what reads like it.
 
-A model that cannot beat them has learnt nothing of users. Both rank by the last item of the history alone; items that
-score the same stand in the order of their popularity. V items with padding.
+A model that cannot beat them has learnt nothing of users. By default the last item of a history alone speaks; with a
+``decay`` above 0 the items before it do as well, each with that share of what the next one says. Items that score the
+same stand in the order of their popularity. B histories of up to T items, V items with padding.
 """
 
 from pathlib import Path
@@ -23,8 +24,8 @@ from recbole_think.itemic.embed import text_vectors
 TIE = 1e-5  # popularity decides between scores that differ by less, and no others
 
 
-class LastItem(SequentialRecommender):
-    """Scores every item by how it goes with the last one of a history; nothing is trained."""
+class Likeness(SequentialRecommender):
+    """Scores every item by how it goes with those of a history; nothing is trained."""
 
     input_type = InputType.POINTWISE
     UNREAD_KEYS: ClassVar = {key: "nothing is trained" for key in ("epochs", "learning_rate", "train_neg_sample_args")}
@@ -32,13 +33,33 @@ class LastItem(SequentialRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.none = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants something to optimise
+        self.decay = config["decay"]
         self.histories = training_histories(dataset)
         counts = np.bincount(self.histories.items, minlength=self.n_items)
         self.popularity = counts.argsort(kind="stable").argsort().astype(np.float32)
         self.popularity = (1 + self.popularity) / (1 + self.n_items)  # between 0 and 1
 
-    def likeness(self, last: np.ndarray) -> np.ndarray:
-        """How much each item of ``last``, int64 [B], speaks for each other: [B, V]."""
+    @staticmethod
+    def require_inputs(config) -> None:
+        """Refuse a decay that is none."""
+        if not isinstance(config["decay"], int | float) or not 0 <= config["decay"] <= 1:
+            raise InputError(f"decay must be a number from 0 to 1, got {config['decay']!r}")
+
+    def say(self, items: np.ndarray, lengths: np.ndarray) -> csr_matrix:
+        """How much each item of a history has to say, summing to 1: float32 [B, V].
+
+        Args:
+            items: int64 [B, T], oldest first, then padding.
+            lengths: int64 [B].
+        """
+        age = lengths[:, None] - 1 - np.arange(items.shape[1])
+        rows, places = np.nonzero(age == 0 if self.decay == 0 else age >= 0)
+        weight = np.float32(self.decay) ** age[rows, places].astype(np.float32)
+        found = csr_matrix((weight, (rows, items[rows, places])), shape=(len(items), self.n_items))
+        return found.multiply(1 / found.sum(1)).tocsr().astype(np.float32)
+
+    def likeness(self, said: csr_matrix) -> np.ndarray:
+        """How much histories speak for each item, given how much each of theirs has to say: float32 [B, V]."""
         raise NotImplementedError
 
     def calculate_loss(self, interaction):
@@ -47,35 +68,37 @@ class LastItem(SequentialRecommender):
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of all items: float32 [B, V]."""
-        last = interaction[self.ITEM_SEQ].gather(1, (interaction[self.ITEM_SEQ_LEN] - 1).unsqueeze(1)).squeeze(1)
-        return torch.from_numpy(self.scores(self.likeness(last.cpu().numpy()) + TIE * self.popularity))
+        items, lengths = (interaction[name].cpu().numpy() for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN))
+        return torch.from_numpy(self.scores(self.likeness(self.say(items, lengths)) + TIE * self.popularity))
 
     def scores(self, broken: np.ndarray) -> np.ndarray:
         """Of likenesses without ties, [B, V], what is ranked."""
         return broken
 
 
-class CoOccurrence(LastItem):
-    """Counts how often users met an item at most ``window`` events after the last one (or before it, if ``both``)."""
+class CoOccurrence(Likeness):
+    """Shares of what users met at most ``window`` events after an item (or before it, if ``both``)."""
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        self.table = together(self.histories, self.n_items, config["window"], config["both"])
+        table = together(self.histories, self.n_items, config["window"], config["both"])
+        self.table = table.multiply(1 / np.maximum(table.sum(1), TIE)).tocsr().astype(np.float32)
 
     @staticmethod
     def require_inputs(config) -> None:
         """Refuse a window that is none."""
+        Likeness.require_inputs(config)
         if not isinstance(config["window"], int) or config["window"] < 1:
             raise InputError(f"window must be a whole number of at least 1, got {config['window']!r}")
         if not isinstance(config["both"], bool):
             raise InputError(f"both must be true or false, got {config['both']!r}")
 
-    def likeness(self, last: np.ndarray) -> np.ndarray:
-        """See ``LastItem``."""
-        return self.table[last].toarray()
+    def likeness(self, said: csr_matrix) -> np.ndarray:
+        """See ``Likeness``."""
+        return (said @ self.table).toarray()
 
     def scores(self, broken: np.ndarray) -> np.ndarray:
-        """Logarithms: a softmax of them is the share of each item in what was counted."""
+        """Logarithms: a softmax of them gives the shares back."""
         return np.log(broken)
 
 
@@ -97,8 +120,8 @@ def together(histories: Histories, n_items: int, window: int, both: bool) -> csr
     return (found + found.T).tocsr() if both else found.tocsr()
 
 
-class TextSimilarity(LastItem):
-    """Cosine of the sentence vectors of the items' texts; the last item itself scores nothing."""
+class TextSimilarity(Likeness):
+    """Cosines of the sentence vectors of the items' texts; an item says nothing for itself."""
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
@@ -111,12 +134,14 @@ class TextSimilarity(LastItem):
     @staticmethod
     def require_inputs(config) -> None:
         """Refuse to compare texts there are none of."""
+        Likeness.require_inputs(config)
         path = Path(atomic_file(config, "item"))
         if path.parent.is_dir() and not path.is_file():
             raise InputError(f"TextSimilarity compares the texts of items, and there is no {path}")
 
-    def likeness(self, last: np.ndarray) -> np.ndarray:
-        """See ``LastItem``."""
-        found = self.vectors[last] @ self.vectors.T
-        found[np.arange(len(last)), last] = 0
+    def likeness(self, said: csr_matrix) -> np.ndarray:
+        """See ``Likeness``."""
+        found = (said @ self.vectors) @ self.vectors.T
+        rows, items = said.nonzero()
+        found[rows, items] -= np.asarray(said[rows, items])[0]  # the cosine of an item with itself is 1
         return found

@@ -70,6 +70,23 @@ def test_the_last_item_alone_decides_and_popularity_among_equals(tmp_path):
     assert counts[best] == max(counts.values())
 
 
+@pytest.mark.parametrize("name", ["CoOccurrence", "TextSimilarity"])
+def test_with_a_decay_the_items_before_speak_as_well_each_with_that_share_of_the_next(tmp_path, name):
+    model, _ = built(name, tmp_path, decay=0.5)
+    alone = [model.likeness(model.say(np.array([[item]]), np.array([1])))[0] for item in (4, 9, 7)]
+    wanted = (alone[0] / 4 + alone[1] / 2 + alone[2]) / 1.75
+    np.testing.assert_allclose(model.likeness(model.say(np.array([[4, 9, 7, 0]]), np.array([3])))[0], wanted, atol=1e-6)
+    even, _ = built(name, tmp_path / "even", decay=1.0)
+    assert torch.allclose(after(even, 4, 9, 7), after(even, 7, 4, 9)), "a decay of 1 forgets the order"
+    assert not torch.allclose(after(model, 4, 9, 7), after(model, 7, 4, 9))
+
+
+def test_what_co_occurs_is_scored_by_logarithms_of_shares(tmp_path):
+    model, _ = built("CoOccurrence", tmp_path)
+    assert float(after(model, 7).softmax(0).sum()) == pytest.approx(1)
+    np.testing.assert_allclose(after(model, 7).softmax(0), model.table[7].toarray()[0], atol=1e-4)
+
+
 def test_what_reads_alike_is_ranked_first_and_never_the_item_itself(tmp_path, monkeypatch):
     angles = {f"Place p{number}": number * 2 * np.pi / N_ITEMS for number in range(N_ITEMS)}
     monkeypatch.setattr(
