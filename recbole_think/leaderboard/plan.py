@@ -12,7 +12,7 @@ def plan(board: Board, results: Path, missing: Sequence[Job]) -> str:
     measured = {
         (line["row"], line["seed"]): (float(line["seconds_train"]) + float(line["seconds_eval"])) / 60
         for line in read_lines(results)
-        if line["seconds_train"]
+        if line["seconds_train"] and line["seconds_eval"]
     }
     width = max(len(job.row) for job in board.jobs) + 2
     lines = [f"{'row':<{width}}{'seed':>6}{'expected':>10}{'measured':>10}   minutes"]

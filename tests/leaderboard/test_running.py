@@ -139,6 +139,18 @@ def test_what_cannot_be_asked_for_ends_with_two(place):
         assert done.returncode == 2 and said in done.stderr and not (place / "results" / "small.csv").exists()
 
 
+def test_the_plan_leaves_out_minutes_nobody_measured(place):
+    assert run(place, "--rows=Pop").returncode == 0
+    path = place / "results" / "small.csv"
+    made = lines(place)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, made[0])
+        writer.writeheader()
+        writer.writerows({**line, "seconds_eval": ""} for line in made)
+    done = run(place, "--plan")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_plan_says_what_is_missing_and_runs_nothing(place):
     done = run(place, "--plan")
     assert done.returncode == 0 and done.stdout.count("missing\n") == 4
