@@ -54,7 +54,7 @@ def dry_run(
         recommender = config.model_class(config, training_data(data.train)).to(config["device"])
         trainer = catalog.load(catalog.lookup(model).trainer)(config, recommender)
         trainer.eval_collector = ThinkCollector(config)
-        stages = _staged(trainer, data) if hasattr(trainer, "stages") else _epochs(trainer, data)
+        stages = _staged(trainer, data) if hasattr(trainer, "recipe") else _epochs(trainer, data)
         evaluation = _evaluation(trainer, data)
     found = {
         "model": model,
@@ -65,7 +65,7 @@ def dry_run(
         "parameters": sum(value.numel() for value in recommender.parameters()),
         "stages": stages,
         "evaluation_seconds": evaluation,
-        "general_text": getattr(trainer, "general", None) is not None,
+        "general_text": hasattr(trainer, "recipe") and trainer.recipe.general is not None,
     }
     validations = sum(row["validations"] for row in stages)
     found["seconds"] = sum(row["seconds"] for row in stages) + (EVALUATIONS + validations) * evaluation
@@ -108,10 +108,10 @@ def _staged(trainer, data: Data) -> list[dict[str, Any]]:
     options = trainer.model.options["alignment"]
     if options.general == OWN:  # answers are made by the run itself; their length is what counts here
         stand_in = " ".join(["and"] * options.answer_tokens)
-        trainer.general = [GeneralText(stand_in, question) for question in questions(options.general_prompts)]
+        trainer.recipe.general = [GeneralText(stand_in, question) for question in questions(options.general_prompts)]
     context, rows = trainer.context(data.valid, show_progress=False), []
-    trainer.valid_data, trainer.dry = data.valid, True
-    stages = trainer.stages()
+    trainer.valid_data, trainer.recipe.dry = data.valid, True
+    stages = trainer.recipe.stages()
     for stage in stages:
         if hasattr(stage, "probe"):
             rows.append({"stage": stage.name, "validations": stage.options.validations, **stage.probe(context)})
