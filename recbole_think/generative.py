@@ -23,6 +23,7 @@ from recbole_think.errors import InputError
 from recbole_think.inputs import atomic_file
 from recbole_think.itemic import exchange
 from recbole_think.itemic.codes import Codes, health
+from recbole_think.itemic.embed import file_vectors
 from recbole_think.itemic.options import ItemicOptions
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class GenerativeRecommender(SequentialRecommender):
         if options.codes_file:
             built = Built(*exchange.imported_codes(options, self.raw_ids))
         else:
-            built = build_codes(options, self.items, self.histories, self.cache, self.seed)
+            built = build_codes(options, self.items, self.histories, self.cache, self.seed, self.read_vectors)
         figures = {**health(built.codes, built.raw, [item.category for item in self.items]), **built.figures}
         built.codes.save(folder / "codes.safetensors")
         exchange.write_ids(folder / exchange.IDS_NAME, self.raw_ids)
@@ -87,6 +88,14 @@ class GenerativeRecommender(SequentialRecommender):
             write_map(folder / "map.tsv", built.vectors, self.items, self.seed)
         write_json(folder / "facts.json", {"made_from": wanted, "health": figures})
         return built.codes, figures
+
+    def read_vectors(self, path: Path, n: int) -> np.ndarray:
+        """Vectors of a file, or the item embeddings of a run folder: float32 [n, d]."""
+        if not path.is_dir():
+            return file_vectors(path, n)
+        from recbole_think.embeddings import item_embeddings
+
+        return item_embeddings(path, self.fingerprint)
 
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Name the best items of every user by beam search: float32 [B, n_items], on the CPU.

@@ -90,7 +90,9 @@ class OneRecThink(GenerativeRecommender):
         """What the codes were made of, or would be: float32 [n, d], unit rows."""
         from recbole_think.itemic.build import item_vectors
 
-        vectors = item_vectors(self.options["itemic"], self.items, self.histories, self.cache, self.seed)
+        vectors = item_vectors(
+            self.options["itemic"], self.items, self.histories, self.cache, self.seed, self.read_vectors
+        )
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def thoughts(self, histories: list[np.ndarray], instruction: str = "") -> list[list[str]]:

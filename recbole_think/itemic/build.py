@@ -1,7 +1,7 @@
 """From item texts and training histories to the code table: the itemic room on one page."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from recbole_think.itemic.options import ItemicOptions, shape
 from recbole_think.itemic.quantize import explained, residual_kmeans, resolved
 
 log = logging.getLogger(__name__)
+Read = Callable[[Path, int], np.ndarray]  # a path and n to float32 [n, d]
 
 
 class Built(NamedTuple):
@@ -27,8 +28,9 @@ class Built(NamedTuple):
 
 
 def build_codes(
-    options: ItemicOptions, items: Sequence[ItemText], histories: Histories, cache: Path, seed: int
-) -> Built:
+    options: ItemicOptions, items: Sequence[ItemText], histories: Histories, cache: Path, seed: int,
+    read: Read = file_vectors,
+) -> Built:  # fmt: skip
     """Make the codes of a catalogue.
 
     Args:
@@ -37,11 +39,12 @@ def build_codes(
         histories: training histories.
         cache: folder for text vectors.
         seed: of what makes codes.
+        read: what reads ``vector_files``.
 
     Returns:
         The codes and what they were made of.
     """
-    return codes_of(options, item_vectors(options, items, histories, cache, seed), seed)
+    return codes_of(options, item_vectors(options, items, histories, cache, seed, read), seed)
 
 
 def codes_of(options: ItemicOptions, vectors: np.ndarray, seed: int) -> Built:
@@ -68,7 +71,9 @@ def codes_of(options: ItemicOptions, vectors: np.ndarray, seed: int) -> Built:
     return Built(Codes(table, (size,) * levels + extra), raw, figures, vectors)
 
 
-def item_vectors(options: ItemicOptions, items, histories: Histories, cache: Path, seed: int) -> np.ndarray:
+def item_vectors(
+    options: ItemicOptions, items, histories: Histories, cache: Path, seed: int, read: Read = file_vectors
+) -> np.ndarray:
     """Join text, collaborative and the user's own vectors: float32 [n, d]."""
     parts, weights = [], []
     if options.text_weight > 0:
@@ -80,6 +85,6 @@ def item_vectors(options: ItemicOptions, items, histories: Histories, cache: Pat
         parts.append(collaborative_vectors(histories, len(items), size, window, seed))
         weights.append(options.collaborative_weight)
     for number, file in enumerate(options.vector_files):
-        parts.append(file_vectors(Path(file), len(items)))
+        parts.append(read(Path(file), len(items)))
         weights.append(options.vector_weights[number] if options.vector_weights else 1.0)
     return joined(parts, weights)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_think.artifacts import write_text
+from recbole_think.artifacts import read_json, write_text
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import MOST_LEVELS, Codes
 from recbole_think.itemic.options import ItemicOptions
@@ -169,9 +169,12 @@ def file_digests(options: ItemicOptions) -> dict[str, str]:
     files = {"codes_file": options.codes_file, "ids_file": options.ids_file}
     found = {key: hashlib.sha256(_read_text(Path(file), key).encode()) for key, file in files.items() if file}
     for number, file in enumerate(options.vector_files):
+        key, evaluated = f"vector_files[{number}]", Path(file) / "evaluation" / "test.json"
         if Path(file).is_file():  # what is absent is refused by its reader
             with Path(file).open("rb") as stream:
-                found[f"vector_files[{number}]"] = hashlib.file_digest(stream, "sha256")
+                found[key] = hashlib.file_digest(stream, "sha256")
+        elif evaluated.is_file():  # of a run folder
+            found[key] = hashlib.sha256(read_json(evaluated)["made_from"]["weights"].encode())
     return {f"content of itemic.{key}": content.hexdigest()[:16] for key, content in found.items()}
 
 

@@ -19,7 +19,7 @@ class ItemicOptions:
     collaborative_weight: float = 3.0  # weight of co-occurrence vectors of the training histories; 0 = text alone
     collaborative_size: int = 64
     collaborative_window: int = 2  # two items co-occur when at most this far apart in a history
-    vector_files: tuple = ()  # further .npy files, float [n_items, d], rows in the order of the .item file
+    vector_files: tuple = ()  # further .npy files, float [n_items, d], rows in RecBole's item order; or run folders
     vector_weights: tuple = ()  # one weight per file; empty = all 1
     collisions: str = "reassign"
     method: str = "rqkmeans"
