@@ -1,6 +1,7 @@
 """``python -m recbole_think.leaderboard``: make a leaderboard, add a finished run to one, compare two of its rows."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.plan:
         sys.stdout.write(plan(board, results, runner.missing(wanted)) + "\n")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the rows at work, as Ctrl-C does
     failed = {} if given.show else runner.run(wanted)
     sys.stdout.write("".join(f"{path}\n" for path in write()))
     for job, reason in failed.items():

@@ -25,6 +25,7 @@ rows:
   wrong: {model: BPR, options: {embedding_size: -3}}
   what follows: {model: CoOccurrence, seeds: [1, 2], minutes: 0.1}
 """
+LONG = "  long: {model: BPR, options: {epochs: 100000, stopping_step: 100000}}"
 
 
 @pytest.fixture
@@ -122,6 +123,20 @@ def test_a_killed_board_keeps_what_is_finished_and_goes_on(place):
     done = run(place)
     assert done.returncode == 0, done.stderr
     assert len({(line["row"], line["seed"]) for line in lines(place)}) == 3
+
+
+def test_a_board_that_is_asked_to_end_ends_its_rows(place):
+    (place / "small.yaml").write_text(BOARD.replace("  wrong: {model: BPR, options: {embedding_size: -3}}", LONG))
+    environment = {**os.environ, "RECBOLE_THINK_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command(place, "--rows=long"), env=environment, cwd=place, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(place.glob("runs/small/long-1-*/.lock")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    [folder] = place.glob("runs/small/long-1-??????")
+    assert not free(folder)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    assert free(folder) and not (place / "results").joinpath("small.csv").is_file()
 
 
 def test_two_boards_cannot_write_the_same_results_at_once(place):
