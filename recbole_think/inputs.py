@@ -83,7 +83,7 @@ def _require_sources(blocks: dict[str, Any], stages: list[str]) -> None:
         from recbole_think.prompts.general import read_general
 
         read_general(Path(blocks["alignment"].general))
-    if "recommendation" in stages and blocks["distillation"].teachers:
+    if {"recommendation", "activation"} & set(stages) and blocks["distillation"].teachers:
         from recbole_think.distillation import require_teachers
 
         require_teachers(blocks["distillation"].teachers)

@@ -7,7 +7,7 @@ the model, or a server) the rationales of activation. Gathered when first asked 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recbole_think.stages.enhancement import Thinking
     from recbole_think.stages.held_out import HeldOut
     from recbole_think.stages.lessons import Lessons
+    from recbole_think.stages.options import DistillationOptions
     from recbole_think.stages.sources import Source
 
 
@@ -59,14 +60,8 @@ class Recipe:
             Recommendation(options["recommendation"], options["prompts"].max_history, self._lessons, self._taught_by),
             *self._item_enhancement(),
             Activation(options["activation"], options["prompts"].max_history, self._means()),
+            *self._enhancement(),
         ]  # fmt: skip
-        if "enhancement" in wanted:  # trl takes a while to import
-            from recbole_think.stages.enhancement import Enhancement
-
-            fresh = self._fresh(options["enhancement"])
-            known.append(
-                Enhancement(options["enhancement"], options["rewards"], self._thinking(), self._held_out, fresh)
-            )
         return [stage for stage in known if stage.name in wanted]
 
     def _item_enhancement(self) -> list[Stage]:
@@ -78,9 +73,24 @@ class Recipe:
         longest, masked = model.options["prompts"].max_history, bool(self.config["mask_history"])
         return [ItemEnhancement(options, model.ranker.trie, longest, masked, self._fresh(options))]
 
+    def _enhancement(self) -> list[Stage]:
+        if "enhancement" not in self.config["stages"]:
+            return []
+        from recbole_think.stages.enhancement import Enhancement
+
+        options = self.model.options["enhancement"]
+        rewards, fresh = self.model.options["rewards"], self._fresh(options)
+        return [Enhancement(options, rewards, self._thinking(), self._held_out, fresh)]
+
     def _fresh(self, options) -> Histories | None:
         """Whole histories for a stage that asks about events no stage before was taught."""
         return self.model.histories if options.fresh else None
+
+    @property
+    def _distillation(self) -> DistillationOptions:
+        """As asked for; but what a stage of rewards is to find out, teachers, who were taught it, may not tell."""
+        options = self.model.options["distillation"]
+        return replace(options, beyond=options.beyond and not self.withholds)
 
     @property
     def _lessons(self) -> Callable[[], Lessons] | None:
@@ -92,7 +102,7 @@ class Recipe:
         from recbole_think.distillation import Teachers, taught_by
         from recbole_think.stages.lessons import Lessons
 
-        model, options, shown = self.model, self.model.options["distillation"], bool(self.config["show_progress"])
+        model, options, shown = self.model, self._distillation, bool(self.config["show_progress"])
         teachers = Teachers(options, model.fingerprint)
         ask = partial(taught_by, teachers, count=options.items, show=shown)
         return Lessons(options, self.taught, model.codes.table, ask)
@@ -100,7 +110,7 @@ class Recipe:
     @property
     def _taught_by(self) -> dict[str, Any]:
         """What decides what teachers say."""
-        options = self.model.options["distillation"]
+        options = self._distillation
         if not options.teachers:
             return {}
         from recbole_think.distillation import facts

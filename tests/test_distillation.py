@@ -159,6 +159,25 @@ def test_a_pupil_of_soft_labels_is_nearer_to_its_teacher_than_one_of_true_items_
     assert kept["made_from"]["distillation"]["teachers"], "which weights taught is known"
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_teachers_say_nothing_of_an_event_that_is_kept_for_rewards(teacher, toy_path, tmp_path, fresh):
+    _, folder = teacher
+    given = settings("OneRecThink", toy_path, tmp_path / "pupil", stages=["recommendation", "item_enhancement"])
+    given["item_enhancement"] = {**given["item_enhancement"], "fresh": fresh}
+    given["distillation"] = {"teachers": [str(folder)]}
+    run("OneRecThink", "toy", config_dict=given)
+    made_from = json.loads((tmp_path / "pupil" / "recommendation" / "facts.json").read_text())["made_from"]
+    assert made_from["distillation"]["beyond"] == (not fresh), "they were taught that very event"
+
+
+def test_a_stage_that_only_explains_needs_its_teachers_as_well(toy_path, tmp_path):
+    given = settings("OneRecThink", toy_path, tmp_path / "run", stages=["activation"])
+    given["distillation"] = {"teachers": [str(tmp_path / "nowhere")]}
+    with pytest.raises(InputError, match="is not the folder of a finished run"):
+        run("OneRecThink", "toy", config_dict=given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_teachers_that_cannot_teach_are_refused(teacher, toy_path, tmp_path):
     _, folder = teacher
 

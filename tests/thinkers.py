@@ -7,6 +7,7 @@ item of the colour thought of.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,18 @@ def reds(n_users: int = 40, seed: int = 1) -> Histories:
     users = np.repeat(np.arange(1, n_users + 1), 2)
     items = np.stack([dice.integers(1, N + 1, n_users), dice.integers(1, 7, n_users)], 1).reshape(-1)
     return from_pairs(users, items, n_users + 1)
+
+
+def killed_after_one(validate: Callable) -> Callable:
+    """A validation that is interrupted when it is asked for the second time."""
+    calls = count()
+
+    def killed(users, think):
+        if next(calls):
+            raise KeyboardInterrupt
+        return validate(users, think)
+
+    return killed
 
 
 def colour_of(item: int) -> str:

@@ -152,7 +152,7 @@ class DistillationOptions:
     weight: float = 0.5  # of the soft labels; the true items have the rest
     items: int = 100  # that teachers name, with their probabilities
     repeats: bool = False  # they may name what a history holds
-    beyond: bool = True  # they also say what comes after the last event of a history
+    beyond: bool = True  # they also say what comes after the last event of a history, unless a stage keeps what does
 
     def __post_init__(self):
         for name in ("shares", "temperatures"):

@@ -16,6 +16,17 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def agreement(made) -> float:
+    """Share of the items named after a thought that are of the colour thought of."""
+    prompts = made.ranker.prompts([np.array([1 + user]) for user in range(N)])
+    said = made.think(prompts, DecodeOptions(thoughts=8, thought_tokens=4, thought_beams=3))
+    agrees = [
+        colour_of(item) in made.ranker.vocabulary.tokenizer.decode(thought.ids)
+        for of_user in said for thought in of_user for item in thought.items
+    ]  # fmt: skip
+    return float(np.mean(agrees))
+
+
 def test_a_model_learns_to_think_and_to_answer_as_it_thought(tmp_path):
     made = thinker(tmp_path)
     made.activation().run(made.context)
@@ -23,13 +34,7 @@ def test_a_model_learns_to_think_and_to_answer_as_it_thought(tmp_path):
     shares = made.colours_thought()
     assert sum(shares.values()) > 0.95, "it says what it was taught and closes its thought"
     assert 0.3 < shares["red"] < 0.7, "nothing in a history tells the colour"
-    prompts = made.ranker.prompts([np.array([1 + user]) for user in range(N)])
-    said = made.think(prompts, DecodeOptions(thoughts=8, thought_tokens=4, thought_beams=3))
-    agrees = [
-        colour_of(item) in made.ranker.vocabulary.tokenizer.decode(thought.ids)
-        for of_user in said for thought in of_user for item in thought.items
-    ]  # fmt: skip
-    assert np.mean(agrees) > 0.95
+    assert agreement(made) > 0.95
 
 
 def test_after_a_thought_too_teachers_are_believed(tmp_path):
@@ -42,13 +47,7 @@ def test_after_a_thought_too_teachers_are_believed(tmp_path):
     lessons = Lessons(options, made.context.histories, TABLE, contrary)
     made.activation(lambda: lessons).run(made.context)
     made.context.model.eval()
-    prompts = made.ranker.prompts([np.array([1 + user]) for user in range(N)])
-    said = made.think(prompts, DecodeOptions(thoughts=8, thought_tokens=4, thought_beams=3))
-    agrees = [
-        colour_of(item) in made.ranker.vocabulary.tokenizer.decode(thought.ids)
-        for of_user in said for thought in of_user for item in thought.items
-    ]  # fmt: skip
-    assert np.mean(agrees) < 0.05
+    assert agreement(made) < 0.05
 
 
 def test_it_still_answers_directly_as_it_is_taught_beside(tmp_path):

@@ -15,7 +15,7 @@ from recbole_think.stages.held_out import compared
 from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 from recbole_think.stages.stage import run_stages
-from tests.thinkers import coins, reds, thinker
+from tests.thinkers import coins, killed_after_one, reds, thinker
 
 
 @pytest.fixture(autouse=True)
@@ -155,15 +155,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same_weights(tmp_path, activated):
     [row] = run_stages([whole.enhancement(steps=4, checkpoints=1)], whole.context)
     cut = activated_thinker(tmp_path / "cut", activated)
     stage = cut.enhancement(steps=4, checkpoints=1)
-
-    validate, calls = cut.context.validate, itertools.count()
-
-    def killed(users, think):
-        if next(calls):
-            raise KeyboardInterrupt
-        return validate(users, think)
-
-    cut.context.validate = killed
+    cut.context.validate = killed_after_one(cut.context.validate)
     with pytest.raises(KeyboardInterrupt):
         run_stages([stage], cut.context)
     assert list((tmp_path / "cut" / "enhancement" / "checkpoints").glob("checkpoint-2/complete"))

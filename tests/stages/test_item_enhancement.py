@@ -18,7 +18,7 @@ from recbole_think.stages.item_rollout import ItemRollout
 from recbole_think.stages.reinforcement import ItemEnhancementOptions
 from recbole_think.stages.rollout import Asked
 from recbole_think.stages.stage import run_stages
-from tests.thinkers import MAX_HISTORY, N, thinker
+from tests.thinkers import MAX_HISTORY, N, killed_after_one, thinker
 
 NEXT = 3  # RecBole id
 SHOWN, UNSHOWN = (1, 2, 4, 5, 6, 7, 8), (9, 10, 11, 12)  # items before it in training, and never
@@ -186,15 +186,8 @@ def test_lists_made_without_thinking_choose_the_weights_those_of_the_beginning_a
 def test_a_run_that_was_cut_goes_on_to_the_same_weights(tmp_path):
     whole = policy(tmp_path / "whole")
     [row] = run_stages([stage(whole, steps=4, checkpoints=1, kl=0.01)], whole.context)
-    cut, calls = policy(tmp_path / "cut"), itertools.count()
-    validate = cut.context.validate
-
-    def killed(users, think):
-        if next(calls):
-            raise KeyboardInterrupt
-        return validate(users, think)
-
-    cut.context.validate = killed
+    cut = policy(tmp_path / "cut")
+    cut.context.validate = killed_after_one(cut.context.validate)
     with pytest.raises(KeyboardInterrupt):
         run_stages([stage(cut, steps=4, checkpoints=1, kl=0.01)], cut.context)
     assert list((tmp_path / "cut" / "item_enhancement" / "checkpoints").glob("checkpoint-2/complete"))
