@@ -207,7 +207,11 @@ def commit() -> str:
 
 
 def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far, in MiB."""
+    """Most memory this process has held so far, in MiB: on the GPU if it used one, else resident."""
+    import torch
+
+    if torch.cuda.is_available() and (reserved := torch.cuda.max_memory_reserved()):
+        return round(reserved / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 

@@ -154,7 +154,7 @@ def _to_csv(metrics: Line, told: dict[str, str], masked: bool, suffix: str) -> L
         "seconds_train": round(seconds.get("fit", 0)),
         "seconds_eval": round(seconds.get(f"evaluate_test{suffix}", 0), 1),
         "versions": " ".join(f"{package}={version}" for package, version in (metrics.get("versions") or {}).items()),
-        "hardware": f"{hardware['cpu']}, {hardware['threads']} thread(s)",
+        "hardware": ", ".join([*hardware["gpus"], hardware["cpu"], f"{hardware['threads']} thread(s)"]),
         "collision_rate": (metrics.get("health") or {}).get("collisions_after"),
         "finished": metrics["finished"][:10],
     }

@@ -32,7 +32,8 @@ def finished(folder, model="SASRec", seed=1, masked=True, ndcg=0.5, dataset="toy
         "model": model, "dataset": dataset, "seed": seed, "mask_history": masked, "test": {"ndcg@10": ndcg},
         "standard_error": {"ndcg@10": 0.01234567}, "test_other_masking": {"ndcg@10": ndcg / 2},
         "standard_error_other_masking": {"ndcg@10": 0.02}, "finished": "2026-11-22 02:00:00+0000", "commit": "abc",
-        "command": "python run_recbole_think.py --topk='[5, 10]'", "hardware": {"cpu": "A, B", "threads": 2},
+        "command": "python run_recbole_think.py --topk='[5, 10]'",
+        "hardware": {"cpu": "A, B", "threads": 2, "gpus": []},
         "seconds": {"fit": 10.4, "evaluate_test": 1.26, "evaluate_test_other_masking": 2}, "data_fingerprint": "f",
         "tie_rule": "by time", "valid": {"ndcg@10": 0.75}, **more,
     }  # fmt: skip
@@ -50,6 +51,11 @@ def test_a_finished_run_is_kept_under_both_maskings_and_read_back(tmp_path, resu
     assert masked["command"] == "python run_recbole_think.py --topk='[5, 10]'"
     assert masked["hardware"] == "A, B, 2 thread(s)" and masked["seconds_train"] == "10"
     assert masked["seconds_eval"] == "1.3" and free["seconds_eval"] == "2"
+
+
+def test_a_row_made_on_a_gpu_says_which(tmp_path, results):
+    add(finished(tmp_path / "run", hardware={"cpu": "A", "threads": 2, "gpus": ["G"]}))
+    assert committed_rows("toy", True)[0]["hardware"] == "G, A, 2 thread(s)"
 
 
 def test_the_main_masking_of_a_run_decides_which_of_its_rows_is_which(tmp_path):
