@@ -123,11 +123,12 @@ def _probabilities(run: Any, past: Sequence[np.ndarray], temperature: float, rep
         row[: len(latest)] = latest
     lengths = torch.tensor([min(len(history), longest) for history in past])
     try:
-        scores = model.full_sort_predict(Interaction({model.ITEM_SEQ: rows, model.ITEM_SEQ_LEN: lengths}))
+        asked = Interaction({model.ITEM_SEQ: rows, model.ITEM_SEQ_LEN: lengths}).to(model.device)
+        scores = model.full_sort_predict(asked)
     except (KeyError, NotImplementedError) as why:  # it reads more than items, or scores them one by one
         name = type(model).__name__
         raise InputError(f"distillation.teachers: {name} does not score all items by a history: {why}") from why
-    scores = scores.view(len(past), -1).float()
+    scores = scores.view(len(past), -1).float().cpu()
     scores[:, 0] = -torch.inf
     if not repeats:
         for row, history in zip(scores, past, strict=True):

@@ -71,7 +71,7 @@ class FitState:
             InputError: the file is damaged or of another fit.
         """
         try:
-            state = torch.load(self.path, self.trainer.device, weights_only=True)
+            state = torch.load(self.path, "cpu", weights_only=True)  # each part goes where its owner is
         except Exception as why:  # whatever a damaged file makes of unpickling
             raise InputError(f"{self.path} is damaged ({why}); delete it and run again") from why
         require_same(state["made_from"], self.made_from, self.path)
@@ -84,7 +84,7 @@ class FitState:
         trainer.best_valid_score, trainer.best_valid_result = state["best_valid_score"], state["best_valid_result"]
         trainer.train_loss_dict = state["train_loss"]
         _set_random(state["random"])
-        self.loader.generator.set_state(state["shuffling"].cpu())
+        self.loader.generator.set_state(state["shuffling"])
         return trainer.start_epoch < trainer.epochs and trainer.cur_step <= trainer.stopping_step
 
 
@@ -101,8 +101,8 @@ def _random() -> dict[str, Any]:
 
 def _set_random(state: dict[str, Any]) -> None:
     kind, words, *others = state["numpy"]
-    np.random.set_state((kind, words.cpu().numpy().astype(np.uint32), *others))
+    np.random.set_state((kind, words.numpy().astype(np.uint32), *others))
     random.setstate((3, tuple(state["python"]), None))
-    torch.set_rng_state(state["torch"].cpu())
+    torch.set_rng_state(state["torch"])
     if state["cuda"]:
-        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -59,6 +59,8 @@ class GenerativeRecommender(SequentialRecommender):
         self.processes = config["eval_processes"]  # that make lists side by side
         if not isinstance(self.processes, int) or self.processes < 1:
             raise InputError(f"eval_processes must be a whole number of at least 1, got {self.processes!r}")
+        if self.device.type != "cpu":
+            self.processes = 1  # more would only wait for the same GPU
         self.raw_ids = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
         self.items, without = read_items(atomic_file(config, "item"), config["ITEM_ID_FIELD"], self.raw_ids)
         if without:

@@ -142,6 +142,7 @@ def _epochs(trainer, data: Data) -> list[dict[str, Any]]:
         loss: Any = sum(losses) if isinstance(losses, tuple) else losses
         loss.backward()
         optimizer.step()
+        loss.item()  # waits for a GPU, as RecBole's own loop does
         if done == BATCHES:
             break
     trainer.model.eval()

@@ -34,7 +34,7 @@ def asked(folders, data, **more):
 def test_teachers_are_asked_with_the_history_before_each_event_and_nothing_of_it(teacher):
     opened, folder = teacher
     items, shares = asked([str(folder)], opened.data)
-    model, histories = load(folder).model, opened.data.histories
+    model, histories = load(folder).model.cpu(), opened.data.histories
     for user in (1, 7, 30):
         begin = int(histories.starts[user])
         assert not shares[begin].any(), "nothing comes before a first event"
@@ -120,7 +120,7 @@ def test_beyond_the_last_event_items_are_drawn_as_often_as_teachers_say_anew_eac
     window = soft(slice(place - 2, place + 1))
     assert window.weight.tolist() == [0.5, 1.0], "beyond, teachers alone are believed"
     assert window.target.tolist() == [[int(longer.of(user)[-2]) - 1], [drawn[-1] - 1]]
-    model = load(folder).model
+    model = load(folder).model.cpu()
     with torch.no_grad():
         state = model.encode(torch.from_numpy(histories.of(user)[-model.max_seq_length :].copy())[None])[0, -1]
         scores = state @ model.item_embedding.weight.T

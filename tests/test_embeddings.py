@@ -28,7 +28,7 @@ def coded(toy_path, folder, ranker, **more):
 def test_items_stand_where_the_ranker_put_them(ranker, toy_path, tmp_path):
     opened, folder = ranker
     vectors = item_embeddings(folder, opened.data.fingerprint)
-    assert np.array_equal(vectors, load(folder).model.item_embedding.weight.detach().numpy()[1:])
+    assert np.array_equal(vectors, load(folder).model.item_embedding.weight.detach().cpu().numpy()[1:])
     coded(toy_path, tmp_path / "coded", folder)
     model = load(tmp_path / "coded").model
     found = model.item_vectors()

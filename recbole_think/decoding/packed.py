@@ -51,7 +51,7 @@ class PackedReader:
             rope = ropes[self._kind(layer)]
             inputs = layer.input_layernorm(hidden).to(self.dtype)
             keys, values = self._keys_values(layer.self_attn, inputs, rope)
-            part = _unpacked(keys, values, rows, places, unseen)
+            part = _unpacked(keys, values, rows, places, unseen, (len(lengths), max(lengths)))
             queries = self._queries(layer.self_attn, inputs[asking], tuple(turn[asking] for turn in rope))
             scaling = layer.self_attn.scaling
             mixed = (
@@ -138,11 +138,13 @@ def _behind_ends(lengths: list[int], device: torch.device) -> Tensor | None:
     return (torch.arange(max(lengths)) >= torch.tensor(lengths).unsqueeze(1)).to(device)
 
 
-def _unpacked(keys: Tensor, values: Tensor, rows: Tensor, places: Tensor, unseen: Tensor | None) -> Part:
+def _unpacked(
+    keys: Tensor, values: Tensor, rows: Tensor, places: Tensor, unseen: Tensor | None, shape: tuple[int, int]
+) -> Part:  # fmt: skip
     """Keys and values of packed prompts [N, J, h] as a part, padded on the right: [B, J, T, h]."""
 
     def unpack(packed: Tensor) -> Tensor:
-        padded = packed.new_zeros(int(rows[-1]) + 1, packed.shape[1], int(places.max()) + 1, packed.shape[2])
+        padded = packed.new_zeros(shape[0], packed.shape[1], shape[1], packed.shape[2])
         padded.transpose(1, 2)[rows, places] = packed
         return padded
 

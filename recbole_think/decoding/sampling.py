@@ -90,10 +90,11 @@ def sample(
     for place in range(options.max_tokens):
         likely = _log_probs(model, hidden, only)  # [B, N, V]
         place_of = _draw(likely, options, noise[:, :, place])
+        of_drawn = likely.gather(2, place_of.unsqueeze(2)).squeeze(2).cpu()
+        place_of = place_of.cpu()
         drawn = place_of if only is None else only[place_of]
         closed |= live & (drawn == stop)
         over = ~live if place + 1 < options.max_tokens else torch.ones_like(live)
-        of_drawn = likely.gather(2, place_of.unsqueeze(2)).squeeze(2)
         log_probs.append(of_drawn.masked_fill(over & ~(live & (drawn == stop)), 0.0))
         drawn = drawn.masked_fill(over, stop)
         tokens.append(drawn)
@@ -125,14 +126,14 @@ def _draw(likely: Tensor, options: SampleOptions, noise: Tensor) -> Tensor:
         flat = flat.masked_fill(flat < least, -torch.inf)
     sums = flat.softmax(2).cumsum(2)
     # the last sum is not quite 1; a place whose sum is that of the one before has no share, and is never found
-    found = torch.searchsorted(sums, noise.unsqueeze(2) * sums[..., -1:], right=True).squeeze(2)
+    found = torch.searchsorted(sums, noise.to(sums.device).unsqueeze(2) * sums[..., -1:], right=True).squeeze(2)
     last = torch.searchsorted(sums, sums[..., -1:].contiguous()).squeeze(2)
     return torch.minimum(found, last)
 
 
 def _log_probs(model: Any, hidden: Tensor, only: Tensor | None) -> Tensor:
-    """Log-probabilities of the next token among those that may be said: float32 [B, N, V], on the CPU."""
-    logits = _logits(model.get_output_embeddings(), _at_head(model, hidden), only).float().cpu()
+    """Log-probabilities of the next token among those that may be said: float32 [B, N, V], where the model is."""
+    logits = _logits(model.get_output_embeddings(), _at_head(model, hidden), only).float()
     if not torch.isfinite(logits).all():
         raise FloatingPointError("the language model gave NaN or infinite logits while sampling")
     return logits.log_softmax(2)

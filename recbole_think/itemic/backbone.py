@@ -173,6 +173,6 @@ def tiny(corpus: Sequence[str], seed: int = 0) -> tuple[PreTrainedModel, PreTrai
         num_key_value_heads=1, head_dim=16, max_position_embeddings=2048, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Qwen3ForCausalLM(config), tokenizer

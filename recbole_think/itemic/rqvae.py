@@ -84,7 +84,7 @@ def fit_rqvae(vectors: np.ndarray, levels: int, size: int, options: ItemicOption
     """
     centre, spread = vectors.mean(0), max(float(vectors.var(0).mean()) ** 0.5, 1e-12)  # so that the mean loses 1
     data = torch.from_numpy((vectors - centre) / spread)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoEncoder(vectors.shape[1], options.rqvae_hidden, options.rqvae_latent)
     with torch.no_grad():

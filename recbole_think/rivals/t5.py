@@ -36,7 +36,8 @@ class T5Reader:
     def prompts(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Place]:
         """Read histories, int64 [B, T], padded on either side; return what the first code is predicted from."""
         encoded = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        masked = torch.zeros(attention_mask.shape).masked_fill(attention_mask == 0, NEVER)[:, None, None]
+        nothing = torch.zeros(attention_mask.shape, device=attention_mask.device)
+        masked = nothing.masked_fill(attention_mask == 0, NEVER)[:, None, None]
         begin = torch.full((len(input_ids), 1), self.begin)
         at = Place(encoded, masked.to(encoded), begin.to(input_ids), torch.ones(len(input_ids), 1, 1) > 0, (0,), 1)
         return self._read(at), at

@@ -107,7 +107,7 @@ class TigerRanker(AnswerCount):
         if users is not None and self.options.user_tokens:
             heads = [[self.first_user + user % self.options.user_tokens] for user in users.tolist()]
         return [
-            np.array([*head, *self.item_tokens[history[-self.max_history :] - 1].reshape(-1)], dtype=np.int64)
+            np.concatenate([np.array(head, np.int64), self.item_tokens[history[-self.max_history :] - 1].reshape(-1)])
             for head, history in zip(heads, histories, strict=True)
         ]
 
@@ -216,6 +216,7 @@ class RowTrainer(Trainer):
     """RecBole's trainer over (history, next item) of every training event; ``train_batch_size`` counts them."""
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        torch.set_autocast_dtype(self.device.type, torch.bfloat16)  # of enable_amp; a GPU's own would be float16
         return super()._train_epoch(self.batches(epoch_idx), epoch_idx, loss_func, show_progress)
 
     def _valid_epoch(self, valid_data, show_progress=False):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK = 512  # positions whose logits exist at once: enough for the products to run at full speed
+CHUNK = 512  # positions whose logits exist at once on a CPU: enough for the products to run at full speed
+GPU_CHUNK = 4096  # on a GPU: 2 GB of a language model's
 BLOCK = 16  # of them whose softmax is made at once on a CPU: what stays in its cache
 LINES = 256  # of the gradient of words added at once on a CPU, likewise
 
@@ -67,17 +68,18 @@ class _Summed(torch.autograd.Function):
             torch.zeros_like(value) if learning and value.requires_grad else None for value in (hidden, weight, rows)
         )
         codes = rows.to(words.dtype)  # [C, d]
-        buffer = hidden.new_empty(min(CHUNK, len(hidden)), len(words) + len(codes))
+        size = CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
+        buffer = hidden.new_empty(min(size, len(hidden)), len(words) + len(codes))
         total = torch.zeros((), device=hidden.device)
-        for begin in range(0, len(hidden), CHUNK):
-            chunk, wanted = hidden[begin : begin + CHUNK], targets[begin : begin + CHUNK]
+        for begin in range(0, len(hidden), size):
+            chunk, wanted = hidden[begin : begin + size], targets[begin : begin + size]
             logits = buffer[: len(chunk)]  # [n, W + C]
             of_words, of_codes = logits[:, : len(words)], logits[:, len(words) :]
             torch.mm(chunk, words.T, out=of_words)
             torch.mm(chunk, codes.T, out=of_codes)
             total += _into_gradients(logits, wanted, learning)
             if of_hidden is not None:
-                torch.addmm(of_words @ words, of_codes, codes, out=of_hidden[begin : begin + CHUNK])
+                torch.addmm(of_words @ words, of_codes, codes, out=of_hidden[begin : begin + size])
             if of_weight is not None:
                 _add(of_weight[: len(words)], of_words.T @ chunk)
             if of_rows is not None:

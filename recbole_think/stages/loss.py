@@ -30,6 +30,7 @@ def token_loss(
         dropout: share of embedded features dropped while training.
         words: int64 [W], rising: what plain tokens are predicted out of; None = all words and codes.
     """
+    batch = _beside(model, batch)
     hidden, targets, plain = _supervised(model, batch, dropout)
     head, total = model.get_output_embeddings(), torch.zeros((), device=hidden.device)
     if plain.any():
@@ -74,10 +75,16 @@ def perplexity(model, batches: Iterable[dict[str, Tensor]], words_alone: bool) -
     """
     total, count = 0.0, 0
     for batch in batches:
-        hidden, targets, _ = _supervised(model, batch, 0.0)
+        hidden, targets, _ = _supervised(model, _beside(model, batch), 0.0)
         total += float(vocabulary_loss(model.get_output_embeddings(), hidden, targets, words_alone))
         count += len(targets)
     return math.exp(total / count)
+
+
+def _beside(model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch where the model is; transformers' trainer has brought those of training, held-out ones are on the CPU."""
+    device = next(model.parameters()).device
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 def _supervised(model, batch: dict[str, Tensor], dropout: float) -> tuple[Tensor, Tensor, Tensor]:
