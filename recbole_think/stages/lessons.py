@@ -4,7 +4,7 @@ Beyond a history's last event nobody knows what comes; there the pupil is taught
 (distillation on sequences, Kim and Rush 2016). E events, n items, K items named, L levels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Lessons:
             item_codes: int64 [n, L].
             ask: histories, in which an item 0 stands for what nobody knows, to int64 [E, K] and float32 [E, K].
         """
-        self.item_codes, self.histories = item_codes, histories
+        self.item_codes, self.histories, self.count = item_codes, histories, options.asides
         self.beyond = np.zeros(0, dtype=np.int64)
         if options.beyond:
             someone = np.flatnonzero(np.diff(histories.starts) > 0)
@@ -42,11 +42,29 @@ class Lessons:
     def of_epoch(self, generator: np.random.Generator) -> tuple[Histories, Callable[[slice], Soft]]:
         """Histories of one epoch, ends drawn by ``generator``, and what teachers say of a window's predicted items."""
         events = self.histories.items.copy()
-        upto = self.shares[self.beyond].cumsum(1)
-        drawn = (generator.random(len(upto))[:, None] * upto[:, -1:] >= upto).sum(1)
-        events[self.beyond] = self.items[self.beyond, np.minimum(drawn, upto.shape[1] - 1)]
+        events[self.beyond] = _drawn(self.items[self.beyond], self.shares[self.beyond], generator)
         table = SoftTable(self.item_codes, events, self.items, self.shares, self.weights)
-        return Histories(self.histories.starts, events), lambda span: Soft(table, slice(span.start + 1, span.stop))
+        asides = tuple(self._asides(events, generator))
+        return (
+            Histories(self.histories.starts, events),
+            lambda span: Soft(table, slice(span.start + 1, span.stop), asides),
+        )
+
+    def _asides(self, events: np.ndarray, generator: np.random.Generator) -> Iterator[SoftTable]:
+        """Tables of other items than those that stand at each event, drawn from what teachers say."""
+        if not self.count:
+            return
+        others = np.where(self.items == events[:, None], 0, self.shares)
+        for _ in range(self.count):
+            drawn = _drawn(self.items, others, generator)
+            yield SoftTable(self.item_codes, drawn, self.items, self.shares, np.ones_like(self.weights))
+
+
+def _drawn(items: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One item of each row [m, K], by its share: int64 [m]."""
+    upto = shares.cumsum(1)
+    places = (generator.random(len(upto))[:, None] * upto[:, -1:] >= upto).sum(1)
+    return items[np.arange(len(items)), np.minimum(places, upto.shape[1] - 1)]
 
 
 def taught_histories(

@@ -152,6 +152,7 @@ class DistillationOptions:
     weight: float = 0.5  # of the soft labels; the true items have the rest
     items: int = 100  # that teachers name, with their probabilities
     repeats: bool = False  # they may name what a history holds
+    asides: int = 0  # items drawn from what they say at every place, whose later codes are learnt as well
     beyond: bool = True  # they also say what comes after the last event of a history, unless a stage keeps what does
 
     def __post_init__(self):
@@ -162,6 +163,7 @@ class DistillationOptions:
             self._check(numbers, name, "must be positive numbers")
         self._check(0 <= self.weight <= 1, "weight", "must lie in [0, 1]")
         self._check(self.items >= 1, "items", "must be at least 1")
+        self._check(isinstance(self.asides, int) and self.asides >= 0, "asides", "must be a whole number, 0 = none")
         for name in ("repeats", "beyond"):
             self._check(isinstance(getattr(self, name), bool), name, "must be true or false")
 

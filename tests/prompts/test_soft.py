@@ -113,3 +113,55 @@ def test_a_batch_may_hold_sequences_with_and_without_soft_labels(world):
     found = token_loss(model, mixed, vocabulary.code_tokens, 0.0)
     apart = (loss(world, 1.0, slice(0, 3)) + loss(world, 1.0, slice(0, 3), soft=False)) / 2
     torch.testing.assert_close(found, apart)
+
+
+DEEP = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 0, 0], [1, 1, 1]])
+DRAWN = np.array([[1, 4, 2, 5, 1, 3], [2, 3, 1, 2, 4, 5]])
+
+
+@pytest.fixture(scope="module", params=[(CODES, SIZES), (DEEP, (2, 2, 3))], ids=["two levels", "three levels"])
+def deep(request):
+    codes, sizes = request.param
+    model, vocabulary = taught(codes, sizes)
+    return model.eval(), vocabulary, recommendation_frame(vocabulary.tokenizer), codes
+
+
+def aside_losses(deep):
+    """Of the later codes of every item drawn aside, one by one, each read as if it stood in its history."""
+    model, vocabulary, frame, codes = deep
+    for drawn in DRAWN:
+        for span in SPANS:
+            for at in range(span.start + 1, span.stop):
+                window = [*EVENTS[span.start : at], drawn[at]]
+                ids = np.concatenate([frame, vocabulary.item_tokens[np.array(window) - 1].reshape(-1)])
+                with torch.no_grad():
+                    logits = model(torch.from_numpy(ids)[None]).logits[0]
+                said = (torch.from_numpy(part[at : at + 1]) for part in (codes[ITEMS - 1], SHARES, codes[drawn - 1]))
+                names, shares, target = said
+                for level in range(1, codes.shape[1]):
+                    tokens = vocabulary.code_tokens[level]
+                    scores = logits[level - codes.shape[1] - 1, tokens].log_softmax(-1)
+                    labels, known = level_shares(names, shares, target, level, len(tokens))
+                    code = int(target[0, level])
+                    yield -float((labels[0] * scores).sum()) if known else -float(scores[code])
+
+
+def test_the_later_codes_of_items_drawn_aside_are_learnt_as_if_each_stood_there(deep):
+    model, vocabulary, frame, codes = deep
+    table = replace(TABLE, item_codes=codes)
+    others = tuple(replace(table, events=drawn) for drawn in DRAWN)
+
+    def mean(asides):
+        examples = [
+            recommendation_example(frame, vocabulary, EVENTS[span], Soft(table, slice(span.start + 1, span.stop), asides))
+            for span in SPANS
+        ]
+        rows = packed_rows(examples, len(frame), 64)
+        batch = packed_batch(rows, 0)
+        assert (batch["input_ids"] > 0).sum() <= sum(row.tokens for row in rows)
+        return float(token_loss(model, batch, vocabulary.code_tokens, 0.0))
+
+    levels, aside = codes.shape[1], list(aside_losses(deep))
+    assert len(aside) == len(DRAWN) * 5 * (levels - 1)
+    alone = mean(()) * 5 * levels
+    assert mean(others) == pytest.approx((alone + sum(aside)) / (5 * levels + len(aside)), rel=1e-4)
