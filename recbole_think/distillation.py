@@ -84,31 +84,35 @@ class Teachers:
 
 
 @torch.no_grad()
-def taught_by(teachers: Teachers, histories: Histories, count: int, show: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Ask teachers about every event.
+def taught_by(
+    teachers: Teachers, histories: Histories, wanted: np.ndarray, count: int, show: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ask teachers about events.
 
     Args:
         teachers: who is asked.
         histories: of the pupil; a last item 0 stands for what nobody knows.
+        wanted: int64 [E], places of the events.
         count: K.
         show: draw a bar.
 
     Returns:
-        Items named after the history before each event, most probable first, RecBole ids, int64 [E, K], and their
+        Items named after the history before each of them, most probable first, RecBole ids, int64 [E, K], and their
         probabilities, float32 [E, K]; 0 of nothing for a user's first event.
     """
     count = min(count, teachers.n)
     firsts = np.repeat(histories.starts[:-1], np.diff(histories.starts))  # where the history of each event begins
-    places = np.flatnonzero(firsts < np.arange(len(firsts)))
-    items = np.zeros((len(histories.items), count), dtype=np.int64)
-    shares = np.zeros((len(histories.items), count), dtype=np.float32)
-    with tqdm(total=len(places), desc="asking teachers", unit="event", disable=not show) as bar:
-        for begin in range(0, len(places), TOGETHER):
-            rows = places[begin : begin + TOGETHER]
+    asked = np.flatnonzero(firsts[wanted] < wanted)
+    items = np.zeros((len(wanted), count), dtype=np.int64)
+    shares = np.zeros((len(wanted), count), dtype=np.float32)
+    with tqdm(total=len(asked), desc="asking teachers", unit="event", disable=not show) as bar:
+        for begin in range(0, len(asked), TOGETHER):
+            some = asked[begin : begin + TOGETHER]
+            rows = wanted[some]
             said = teachers.together(teachers.each([histories.items[firsts[row] : row] for row in rows.tolist()]))
             best = np.argpartition(-said, count - 1, axis=1)[:, :count]
             ranked = np.take_along_axis(best, np.argsort(-np.take_along_axis(said, best, 1), 1, kind="stable"), 1)
-            items[rows], shares[rows] = ranked, np.take_along_axis(said, ranked, 1)
+            items[some], shares[some] = ranked, np.take_along_axis(said, ranked, 1)
             bar.update(len(rows))
     return items, shares
 

@@ -90,7 +90,7 @@ class Recipe:
     def _distillation(self) -> DistillationOptions:
         """As asked for; but what a stage of rewards is to find out, teachers, who were taught it, may not tell."""
         options = self.model.options["distillation"]
-        return replace(options, beyond=options.beyond and not self.withholds)
+        return replace(options, beyond=0 if self.withholds else options.beyond)
 
     @property
     def _lessons(self) -> Callable[[], Lessons] | None:

@@ -30,7 +30,8 @@ def teacher(toy_path, tmp_path_factory):
 
 def asked(folders, data, **more):
     options = DistillationOptions(tuple(folders), **{"items": 5, "repeats": True, **more})
-    return taught_by(Teachers(options, data.fingerprint), data.histories, options.items, False)
+    everything = np.arange(len(data.histories.items))
+    return taught_by(Teachers(options, data.fingerprint), data.histories, everything, options.items, False)
 
 
 def test_teachers_are_asked_with_the_history_before_each_event_and_nothing_of_it(teacher):
@@ -106,15 +107,15 @@ def test_beyond_the_last_event_items_are_drawn_as_often_as_teachers_say_anew_eac
     histories, codes = opened.data.histories, np.arange(1000)[:, None]
     options = DistillationOptions((str(folder),), items=3)
     teachers = Teachers(options, opened.data.fingerprint)
-    lessons = Lessons(options, histories, codes, lambda asked: taught_by(teachers, asked, options.items, False))
+    lessons = Lessons(options, histories, codes, lambda *asked: taught_by(teachers, *asked, options.items, False))
     user = int(np.flatnonzero(np.diff(histories.starts) > 2)[0])
     drawn = []
     for epoch in range(400):
         longer, soft = lessons.of_epoch(np.random.default_rng(epoch))
         assert longer.of(user)[:-1].tolist() == histories.of(user).tolist()
         drawn.append(int(longer.of(user)[-1]))
-    place = int(longer.starts[user + 1]) - 1
-    said = dict(zip(lessons.items[place].tolist(), lessons.shares[place].tolist(), strict=True))
+    place, [told] = int(longer.starts[user + 1]) - 1, lessons.told
+    said = dict(zip(told.items[place].tolist(), told.shares[place].tolist(), strict=True))
     assert set(drawn) <= set(said)
     for item, share in said.items():
         wanted = share / sum(said.values())
@@ -127,15 +128,15 @@ def test_beyond_the_last_event_items_are_drawn_as_often_as_teachers_say_anew_eac
         state = model.encode(torch.from_numpy(histories.of(user)[-model.max_seq_length :].copy())[None])[0, -1]
         scores = state @ model.item_embedding.weight.T
     scores[torch.from_numpy(histories.of(user))] = scores[0] = -torch.inf
-    assert lessons.items[place].tolist() == scores.topk(3).indices.tolist(), "after the whole history"
+    assert told.items[place].tolist() == scores.topk(3).indices.tolist(), "after the whole history"
 
 
 def test_aside_of_every_event_other_items_are_drawn_as_often_as_teachers_say():
     histories = Histories(np.array([0, 0, 3]), np.array([2, 4, 1]))
     items = np.array([[0, 0, 0], [4, 1, 3], [3, 2, 4]])
     shares = np.array([[0, 0, 0], [0.6, 0.3, 0.1], [0.5, 0.25, 0.25]], dtype=np.float32)
-    options = DistillationOptions(asides=2, beyond=False)
-    lessons = Lessons(options, histories, np.arange(4)[:, None], lambda asked: (items, shares))
+    options = DistillationOptions(asides=2, beyond=0)
+    lessons = Lessons(options, histories, np.arange(4)[:, None], lambda asked, places: (items[places], shares[places]))
     drawn = []
     for epoch in range(300):
         _, soft = lessons.of_epoch(np.random.default_rng(epoch))
@@ -146,6 +147,36 @@ def test_aside_of_every_event_other_items_are_drawn_as_often_as_teachers_say():
     first, second = (Counter(column) for column in zip(*drawn, strict=True))
     assert first.keys() == {1, 3} and abs(first[1] / 600 - 0.75) < 0.08, "4 stands there already"
     assert second.keys() == {2, 3, 4} and abs(second[3] / 600 - 0.5) < 0.09
+
+
+def test_a_history_may_go_on_by_several_items_and_teachers_are_asked_about_each():
+    """Of a teacher who always names the item after the last one, every history goes on in steps of one."""
+    histories = Histories(np.array([0, 0, 3, 4]), np.array([1, 2, 3, 7]))
+    asked = []
+
+    def ask(longer, places):
+        asked.append(longer.items[places].tolist())
+        before = longer.items[np.maximum(places - 1, 0)]
+        return np.stack([before + 1, before + 2], 1), np.tile(np.float32([1, 0]), (len(places), 1))
+
+    lessons = Lessons(DistillationOptions(beyond=3, paths=2), histories, np.arange(20)[:, None], ask)
+    assert asked == [[1, 2, 3, 0, 7, 0], [0, 0], [0, 0], [0, 0], [0, 0]], "of what is new alone, for either path"
+    for epoch in range(4):
+        longer, soft = lessons.of_epoch(np.random.default_rng(epoch))
+        assert longer.of(1).tolist() == [1, 2, 3, 4, 5, 6] and longer.of(2).tolist() == [7, 8, 9, 10]
+        begin = int(longer.starts[1])
+        assert soft(slice(begin, begin + 6)).weight.tolist() == [0.5, 0.5, 1, 1, 1]
+
+
+def test_the_ways_a_history_goes_on_differ():
+    histories = Histories(np.array([0, 0, 2]), np.array([1, 2]))
+
+    def ask(longer, places):
+        return np.tile(np.arange(1, 51), (len(places), 1)), np.full((len(places), 50), 0.02, dtype=np.float32)
+
+    lessons = Lessons(DistillationOptions(beyond=2, paths=4), histories, np.arange(60)[:, None], ask)
+    ways = {tuple(lessons.of_epoch(np.random.default_rng(epoch))[0].of(1)[:-1].tolist()) for epoch in range(60)}
+    assert 2 <= len(ways) <= 4 and {way[:2] for way in ways} == {(1, 2)}
 
 
 def cross_entropy(pupil, teacher):
@@ -164,7 +195,7 @@ def test_a_pupil_of_soft_labels_is_nearer_to_its_teacher_than_one_of_true_items_
     for weight in (0.0, 0.5, 1.0):
         given = settings("OneRecThink", toy_path, tmp_path / str(weight), stages=["recommendation"])
         given["recommendation"] = {"epochs": 25, "validations": 1, "precision": "float32"}
-        given["distillation"] = {"teachers": [str(folder)], "weight": weight, "repeats": True, "beyond": False}
+        given["distillation"] = {"teachers": [str(folder)], "weight": weight, "repeats": True, "beyond": 0}
         run("OneRecThink", "toy", config_dict=given)
         apart[weight] = cross_entropy(load(tmp_path / str(weight)), load(folder))
     assert apart[1.0] < apart[0.5] < apart[0.0]
@@ -187,7 +218,7 @@ def test_teachers_say_nothing_of_an_event_that_is_kept_for_rewards(teacher, toy_
     given["distillation"] = {"teachers": [str(folder)]}
     run("OneRecThink", "toy", config_dict=given)
     made_from = json.loads((tmp_path / "pupil" / "recommendation" / "facts.json").read_text())["made_from"]
-    assert made_from["distillation"]["beyond"] == (not fresh), "they were taught that very event"
+    assert made_from["distillation"]["beyond"] == (0 if fresh else 1), "they were taught that very event"
 
 
 def test_a_stage_that_only_explains_needs_its_teachers_as_well(toy_path, tmp_path):

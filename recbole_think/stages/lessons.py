@@ -5,6 +5,7 @@ Beyond a history's last event nobody knows what comes; there the pupil is taught
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +15,19 @@ from recbole_think.stages.options import DistillationOptions
 from recbole_think.stages.stage import Context
 
 DRAWS = 1  # a stream of random numbers beside the one that cuts histories
-Asked = Callable[[Histories], tuple[np.ndarray, np.ndarray]]  # items named before each event, and their probabilities
+PATHS = 9700  # a stream of random numbers
+Asked = Callable[[Histories, np.ndarray], tuple[np.ndarray, np.ndarray]]  # items named, and their probabilities
+
+
+@dataclass(frozen=True)
+class Told:
+    """Histories, and what teachers say of their events."""
+
+    histories: Histories
+    items: np.ndarray  # int64 [E, K]
+    shares: np.ndarray  # float32 [E, K]
+    open: np.ndarray  # int64 [U], places of last events nobody knows
+    weights: np.ndarray  # float32 [E], of what they say beside the true item
 
 
 class Lessons:
@@ -27,37 +40,66 @@ class Lessons:
             options: how they teach.
             histories: training histories of the pupil.
             item_codes: int64 [n, L].
-            ask: histories, in which an item 0 stands for what nobody knows, to int64 [E, K] and float32 [E, K].
+            ask: histories, in which an item 0 stands for what nobody knows, and places [M] of events, to the items
+                named before each of these events, int64 [M, K], and float32 [M, K].
         """
-        self.item_codes, self.histories, self.count = item_codes, histories, options.asides
-        self.beyond = np.zeros(0, dtype=np.int64)
-        if options.beyond:
-            someone = np.flatnonzero(np.diff(histories.starts) > 0)
-            self.histories = histories.extended(someone, np.zeros(len(someone), dtype=np.int64))
-            self.beyond = self.histories.starts[1:][someone] - 1
-        self.items, self.shares = ask(self.histories)
-        self.weights = np.full(len(self.items), options.weight, dtype=np.float32)
-        self.weights[self.beyond] = 1.0  # no true item is known there
+        self.item_codes, self.asides = item_codes, options.asides
+        someone = np.flatnonzero(np.diff(histories.starts) > 0) if options.beyond else np.zeros(0, dtype=np.int64)
+        longer, last = _opened(histories, someone)
+        items, shares = ask(longer, np.arange(len(longer.items)))
+        weights = np.full(len(items), options.weight, dtype=np.float32)
+        weights[last] = 1.0  # no true item is known there
+        self.told = [Told(longer, items, shares, last, weights)]
+        if options.beyond > 1:
+            paths = [self.told[0]] * options.paths
+            for step in range(1, options.beyond):
+                dice = np.random.default_rng([PATHS, step])
+                paths = [_continued(told, someone, ask, dice) for told in paths]
+            self.told = paths
 
     def of_epoch(self, generator: np.random.Generator) -> tuple[Histories, Callable[[slice], Soft]]:
         """Histories of one epoch, ends drawn by ``generator``, and what teachers say of a window's predicted items."""
-        events = self.histories.items.copy()
-        events[self.beyond] = _drawn(self.items[self.beyond], self.shares[self.beyond], generator)
-        table = SoftTable(self.item_codes, events, self.items, self.shares, self.weights)
-        asides = tuple(self._asides(events, generator))
+        told = self.told[int(generator.integers(len(self.told)))] if len(self.told) > 1 else self.told[0]
+        events = told.histories.items.copy()
+        events[told.open] = _drawn(told.items[told.open], told.shares[told.open], generator)
+        table = SoftTable(self.item_codes, events, told.items, told.shares, told.weights)
+        others = tuple(self._others(table, generator))
         return (
-            Histories(self.histories.starts, events),
-            lambda span: Soft(table, slice(span.start + 1, span.stop), asides),
+            Histories(told.histories.starts, events),
+            lambda span: Soft(table, slice(span.start + 1, span.stop), others),
         )
 
-    def _asides(self, events: np.ndarray, generator: np.random.Generator) -> Iterator[SoftTable]:
+    def _others(self, table: SoftTable, generator: np.random.Generator) -> Iterator[SoftTable]:
         """Tables of other items than those that stand at each event, drawn from what teachers say."""
-        if not self.count:
+        if not self.asides:
             return
-        others = np.where(self.items == events[:, None], 0, self.shares)
-        for _ in range(self.count):
-            drawn = _drawn(self.items, others, generator)
-            yield SoftTable(self.item_codes, drawn, self.items, self.shares, np.ones_like(self.weights))
+        shares = np.where(table.items == table.events[:, None], 0, table.shares)
+        for _ in range(self.asides):
+            drawn = _drawn(table.items, shares, generator)
+            yield replace(table, events=drawn, weights=np.ones_like(table.weights))
+
+
+def _opened(histories: Histories, users: np.ndarray) -> tuple[Histories, np.ndarray]:
+    """Histories with an event nobody knows after those of some users, and where these stand."""
+    longer = histories.extended(users, np.zeros(len(users), dtype=np.int64))
+    return longer, longer.starts[1:][users] - 1
+
+
+def _continued(told: Told, users: np.ndarray, ask: Asked, generator: np.random.Generator) -> Told:
+    """Go on by one item: what stood open is drawn, and teachers are asked what comes after that."""
+    events = told.histories.items.copy()
+    events[told.open] = _drawn(told.items[told.open], told.shares[told.open], generator)
+    longer, last = _opened(Histories(told.histories.starts, events), users)
+    before = np.ones(len(longer.items), dtype=bool)
+    before[last] = False
+
+    def merged(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        whole = np.empty((len(before), *old.shape[1:]), dtype=old.dtype)
+        whole[before], whole[last] = old, new
+        return whole
+
+    items, shares = (merged(*parts) for parts in zip((told.items, told.shares), ask(longer, last), strict=True))
+    return Told(longer, items, shares, last, merged(told.weights, np.float32(1)))
 
 
 def _drawn(items: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -153,7 +153,9 @@ def test_the_later_codes_of_items_drawn_aside_are_learnt_as_if_each_stood_there(
 
     def mean(asides):
         examples = [
-            recommendation_example(frame, vocabulary, EVENTS[span], Soft(table, slice(span.start + 1, span.stop), asides))
+            recommendation_example(
+                frame, vocabulary, EVENTS[span], Soft(table, slice(span.start + 1, span.stop), asides)
+            )
             for span in SPANS
         ]
         rows = packed_rows(examples, len(frame), 64)
