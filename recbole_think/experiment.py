@@ -84,8 +84,8 @@ def run(
 
 def _result(config: ThinkConfig, restart: bool = False) -> tuple[dict[str, Any], bool]:
     """What ``run`` returns, and whether the experiment was made just now rather than read back."""
-    require_inputs(config)
     chosen = folder.choose(config.final_config_dict)
+    require_inputs(config, taught=not restart and (chosen / "metrics.json").is_file())
     config["run_folder"], config["cache_dir"] = str(chosen), str(folder.cache_dir(config["cache_dir"]))
     config["checkpoint_dir"] = str(chosen / "checkpoints")
     with folder.opened(chosen, config.final_config_dict, restart):
@@ -122,8 +122,16 @@ def shared_settings(config: ThinkConfig) -> dict[str, Any]:
     return {**given, "cache_dir": str(config["cache_dir"])} if config["cache_dir"] else given
 
 
-def require_inputs(config: ThinkConfig) -> None:
-    """Check everything that can be known before data is loaded, so that nothing is half-written."""
+def require_inputs(config: ThinkConfig, taught: bool = False) -> None:
+    """Check everything that can be known before data is loaded, so that nothing is half-written.
+
+    Args:
+        config: of the experiment.
+        taught: nothing is to be trained any more, so what only training reads may be gone.
+
+    Raises:
+        InputError: something asked for cannot be done.
+    """
     names = [f"{metric}@{k}".lower() for metric in config["metrics"] for k in config["topk"]]
     if config["valid_metric"].lower() not in names:
         raise InputError(f"valid_metric={config['valid_metric']!r} is not among metrics x topk: {', '.join(names)}")
@@ -131,9 +139,10 @@ def require_inputs(config: ThinkConfig) -> None:
     require_dataset(
         Path(config["data_path"]), config["dataset"], [] if benchmark else config["load_col"]["inter"], downloadable()
     )
-    check = getattr(config.model_class, "require_inputs", None)
-    if check:
-        check(config)
+    for name in ("require_inputs", *(() if taught else ("require_sources",))):
+        check = getattr(config.model_class, name, None)
+        if check:
+            check(config)
 
 
 def downloadable() -> list[str]:

@@ -28,7 +28,28 @@ def require_inputs(config) -> None:
     users = atomic_file(config, "user")
     if users.is_file():
         require_known(users, config["USER_ID_FIELD"], atomic_file(config, "inter"))
-    _require_sources(blocks, config["stages"])
+
+
+def require_sources(config) -> None:
+    """Check where general text, soft labels and rationales come from: a taught model does without them.
+
+    Raises:
+        InputError: one of them cannot be used.
+    """
+    blocks: dict[str, Any] = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
+    stages = config["stages"]
+    if blocks["alignment"].general != OWN:
+        from recbole_think.prompts.general import read_general
+
+        read_general(Path(blocks["alignment"].general))
+    if {"recommendation", "activation"} & set(stages) and blocks["distillation"].teachers:
+        from recbole_think.distillation import require_teachers
+
+        require_teachers(blocks["distillation"].teachers)
+    if "activation" in stages and blocks["activation"].source == "teacher":
+        from recbole_think.stages.teaching import require_teacher
+
+        require_teacher(blocks["teacher"])
 
 
 def atomic_file(config, kind: str) -> Path:
@@ -75,19 +96,3 @@ def _require_lists(decode: Any, config) -> None:
                 f"eval_args.mode={mode!r} ({phase}): a generative model names items out of the whole catalogue; "
                 f"set eval_args.mode=full"
             )
-
-
-def _require_sources(blocks: dict[str, Any], stages: list[str]) -> None:
-    """Check where general text and rationales come from."""
-    if blocks["alignment"].general != OWN:
-        from recbole_think.prompts.general import read_general
-
-        read_general(Path(blocks["alignment"].general))
-    if {"recommendation", "activation"} & set(stages) and blocks["distillation"].teachers:
-        from recbole_think.distillation import require_teachers
-
-        require_teachers(blocks["distillation"].teachers)
-    if "activation" in stages and blocks["activation"].source == "teacher":
-        from recbole_think.stages.teaching import require_teacher
-
-        require_teacher(blocks["teacher"])

@@ -73,7 +73,7 @@ def _configuration(path: Path, facts: Mapping[str, Any]) -> ThinkConfig:
     kept = read_json(path / "config.json")
     config = ThinkConfig(kept["model"], kept["dataset"], config_dict=facts["given"])
     require_same(kept, folder.identity(config.final_config_dict), path)
-    require_inputs(config)
+    require_inputs(config, taught=True)
     config["run_folder"], config["checkpoint_dir"] = str(path), str(path / "checkpoints")
     config["cache_dir"] = str(folder.cache_dir(config["cache_dir"]))
     config["save_dataset"] = config["save_dataloaders"] = False

@@ -14,7 +14,7 @@ import torch
 from recbole_think.blocks import BLOCKS, settle
 from recbole_think.corpus.users import read_profiles
 from recbole_think.generative import GenerativeRecommender
-from recbole_think.inputs import atomic_file, require_inputs
+from recbole_think.inputs import atomic_file, require_inputs, require_sources
 from recbole_think.options import read_options
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class OneRecThink(GenerativeRecommender):
     settle = staticmethod(settle)
 
     require_inputs = staticmethod(require_inputs)
+    require_sources = staticmethod(require_sources)
 
     def _read_profiles(self, config, dataset):
         raw = [str(token) for token in dataset.field2id_token[dataset.uid_field][1:]]

@@ -1,6 +1,7 @@
 """Distillation from finished runs: teachers are asked with the very histories, and pupils come to agree with them."""
 
 import json
+import shutil
 from collections import Counter
 from itertools import pairwise
 
@@ -227,6 +228,20 @@ def test_a_stage_that_only_explains_needs_its_teachers_as_well(toy_path, tmp_pat
     with pytest.raises(InputError, match="is not the folder of a finished run"):
         run("OneRecThink", "toy", config_dict=given)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_pupil_does_without_its_teachers_once_it_is_taught(teacher, toy_path, tmp_path):
+    own = tmp_path / "teacher"
+    shutil.copytree(teacher[1], own)
+    given = settings("OneRecThink", toy_path, tmp_path / "pupil", stages=["recommendation"])
+    given |= {"recommendation": {"epochs": 1}, "distillation": {"teachers": [str(own)]}}
+    taught = run("OneRecThink", "toy", config_dict=given)
+    shutil.rmtree(own)
+    assert run("OneRecThink", "toy", config_dict=given)["metrics"] == taught["metrics"], "read back"
+    assert load(tmp_path / "pupil").recommend("u1")
+    with pytest.raises(InputError, match="not the folder of a finished run"):
+        run("OneRecThink", "toy", config_dict=given, restart=True)
+    assert load(tmp_path / "pupil"), "refused before the run was emptied"
 
 
 def test_teachers_that_cannot_teach_are_refused(teacher, toy_path, tmp_path):

@@ -99,7 +99,7 @@ def _continued(told: Told, users: np.ndarray, ask: Asked, generator: np.random.G
         return whole
 
     items, shares = (merged(*parts) for parts in zip((told.items, told.shares), ask(longer, last), strict=True))
-    return Told(longer, items, shares, last, merged(told.weights, np.float32(1)))
+    return Told(longer, items, shares, last, merged(told.weights, np.ones(len(last), dtype=np.float32)))
 
 
 def _drawn(items: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
