@@ -237,7 +237,7 @@ class RowBatches:
         self.users, self.places = places(model.histories)
         order = dice.permutation(len(self.users))
         lengths = np.minimum(self.places[order], model.ranker.max_history)
-        self.groups = [order[rows] for rows in alike(lengths.tolist(), size, dice)]
+        self.groups = [order[rows] for rows in alike(lengths, np.ones_like(lengths), size, dice)]
 
     def __len__(self) -> int:
         return len(self.groups)
