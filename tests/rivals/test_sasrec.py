@@ -142,6 +142,15 @@ def test_windows_of_like_length_go_together(pair):
     assert padding < 0.1 * sum(batch.numel() for batch in batches)
 
 
+def test_every_step_predicts_as_many_items_so_that_each_weighs_the_same(pair):
+    _, ours, _ = pair
+    batches = [batch[ours.ITEM_SEQ] for batch in WindowBatches(ours, 8, [0, 0])]
+    predicted = [int((batch[:, 1:] > 0).sum()) for batch in batches]
+    assert max(predicted) - min(predicted) <= LONGEST + 1 and len({len(batch) for batch in batches}) > 1
+    windows = sum(len(batch) for batch in batches)
+    assert len(batches) == -(-windows // 8)
+
+
 def test_the_binary_loss_tells_the_next_item_from_a_drawn_one(pair, monkeypatch):
     theirs, ours, _ = pair
     ours.loss_type = "BCE"
