@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -130,24 +129,6 @@ def test_beyond_the_last_event_items_are_drawn_as_often_as_teachers_say_anew_eac
         scores = state @ model.item_embedding.weight.T
     scores[torch.from_numpy(histories.of(user))] = scores[0] = -torch.inf
     assert told.items[place].tolist() == scores.topk(3).indices.tolist(), "after the whole history"
-
-
-def test_aside_of_every_event_other_items_are_drawn_as_often_as_teachers_say():
-    histories = Histories(np.array([0, 0, 3]), np.array([2, 4, 1]))
-    items = np.array([[0, 0, 0], [4, 1, 3], [3, 2, 4]])
-    shares = np.array([[0, 0, 0], [0.6, 0.3, 0.1], [0.5, 0.25, 0.25]], dtype=np.float32)
-    options = DistillationOptions(asides=2, beyond=0)
-    lessons = Lessons(options, histories, np.arange(4)[:, None], lambda asked, places: (items[places], shares[places]))
-    drawn = []
-    for epoch in range(300):
-        _, soft = lessons.of_epoch(np.random.default_rng(epoch))
-        window = soft(slice(0, 3))
-        assert window.items.tolist() == [4, 1] and window.weight.tolist() == [0.5, 0.5]
-        assert [aside.weight.tolist() for aside in window.asides] == [[1, 1], [1, 1]], "teachers alone speak of these"
-        drawn += [aside.items.tolist() for aside in window.asides]
-    first, second = (Counter(column) for column in zip(*drawn, strict=True))
-    assert first.keys() == {1, 3} and abs(first[1] / 600 - 0.75) < 0.08, "4 stands there already"
-    assert second.keys() == {2, 3, 4} and abs(second[3] / 600 - 0.5) < 0.09
 
 
 def test_a_history_may_go_on_by_several_items_and_teachers_are_asked_about_each():

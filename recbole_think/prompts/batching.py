@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recbole_think.prompts.soft import Soft
-from recbole_think.prompts.tasks import Aside, Example
+from recbole_think.prompts.tasks import Example
 
 IGNORED = -100
 
@@ -113,10 +113,6 @@ class _Sheet:
             if example.soft is not None:
                 self._soften(row, begin + np.flatnonzero(supervised) - 1, example.soft)
             begin += len(body)
-            for aside in example.asides:
-                self._put_aside(row, begin, segment, shared, trunk, np.flatnonzero(supervised), aside)
-                segment += len(aside.tokens)
-                begin += aside.read
             for branch in example.branches:
                 segment += 1
                 self._put(row, begin, segment, branch.at, branch.input_ids, branch.supervised, branch.plain)
@@ -136,21 +132,6 @@ class _Sheet:
         predicting = slice(begin, begin + len(ids) - 1)
         self.labels[row, predicting] = np.where(supervised[1:], ids[1:], IGNORED)
         self.plain[row, predicting] = plain[1:]
-
-    def _put_aside(
-        self, row: int, begin: int, segment: int, shared: int, trunk: int, supervised: np.ndarray, aside: Aside
-    ) -> None:  # fmt: skip
-        """Lay out all but the last code of each item; what it follows ends where the predicted item begins."""
-        count, levels = aside.tokens.shape
-        firsts, read = supervised[::levels], levels - 1
-        place = slice(begin, begin + aside.read)
-        self.ids[row, place], self.labels[row, place] = aside.tokens[:, :-1].ravel(), aside.tokens[:, 1:].ravel()
-        self.segment[row, place] = np.repeat(segment + 1 + np.arange(count), read)
-        self.positions[row, place] = (shared + firsts[:, None] + np.arange(read)).ravel()
-        self._soften(row, np.arange(place.start, place.stop), aside.soft)
-        for number, first in enumerate(firsts.tolist()):
-            at = begin + number * read
-            self.before.append((row, slice(at, at + read), slice(trunk, trunk + first)))
 
     def _soften(self, row: int, predicting: np.ndarray, soft: Soft) -> None:
         """Say which item each label at ``predicting`` belongs to: as many in a row as it has codes."""

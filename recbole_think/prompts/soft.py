@@ -30,22 +30,11 @@ class Soft:
 
     table: SoftTable
     rows: slice  # of the table: m events
-    others: tuple[SoftTable, ...] = ()  # of items drawn in place of the true ones, whose later codes are learnt as well
 
     def only(self, place: int) -> "Soft":
         """What they say of the predicted item at ``place`` alone."""
         begin = self.rows.start + place
         return Soft(self.table, slice(begin, begin + 1))
-
-    @property
-    def asides(self) -> "tuple[Soft, ...]":
-        """The same of the items drawn."""
-        return tuple(Soft(table, self.rows) for table in self.others)
-
-    @property
-    def items(self) -> np.ndarray:
-        """Predicted items: int64 [m], RecBole ids."""
-        return self.table.events[self.rows]
 
     @property
     def codes(self) -> np.ndarray:
@@ -65,7 +54,7 @@ class Soft:
     @property
     def target(self) -> np.ndarray:
         """Codes of the true items: int64 [m, L]."""
-        return self.table.item_codes[self.items - 1]
+        return self.table.item_codes[self.table.events[self.rows] - 1]
 
 
 def level_shares(codes: Tensor, shares: Tensor, target: Tensor, level: int, size: int) -> tuple[Tensor, Tensor]:

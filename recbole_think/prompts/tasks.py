@@ -31,22 +31,6 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Aside:
-    """Of m predicted items one each that might have stood there: of its codes those after the first are predicted.
-
-    It goes on from where the predicted item begins, and is seen by nothing else.
-    """
-
-    tokens: np.ndarray  # int64 [m, L]
-    soft: Soft  # of these items
-
-    @property
-    def read(self) -> int:
-        """Tokens that are read: the last code of an item leads nowhere."""
-        return self.tokens[:, :-1].size
-
-
-@dataclass(frozen=True)
 class Example:
     """One training sequence of T tokens, and what goes on from places within it."""
 
@@ -55,13 +39,11 @@ class Example:
     plain: bool = False  # True = out of the whole vocabulary; False = a code competes with those of its level alone
     branches: tuple[Branch, ...] = ()
     soft: Soft | None = None  # of every item that is predicted, codes alone being supervised
-    asides: tuple[Aside, ...] = ()  # of the same items
 
     @property
     def tokens(self) -> int:
-        """Tokens of the sequence and of all that goes on from it."""
-        beside = sum(len(branch.input_ids) for branch in self.branches) + sum(aside.read for aside in self.asides)
-        return len(self.input_ids) + beside
+        """Tokens of the sequence and of its branches."""
+        return len(self.input_ids) + sum(len(branch.input_ids) for branch in self.branches)
 
 
 def recommendation_frame(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -99,5 +81,4 @@ def recommendation_example(
     ids = recommendation_prompt(frame, vocabulary, window)
     supervised = ids >= vocabulary.first
     supervised[: len(frame) + vocabulary.item_tokens.shape[1]] = False  # nothing comes before the first item
-    asides = tuple(Aside(vocabulary.item_tokens[one.items - 1], one) for one in (soft.asides if soft else ()))
-    return Example(ids, supervised, soft=soft, asides=asides)
+    return Example(ids, supervised, soft=soft)

@@ -4,8 +4,8 @@ Beyond a history's last event nobody knows what comes; there the pupil is taught
 (distillation on sequences, Kim and Rush 2016). E events, n items, K items named, L levels.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from recbole_think.stages.options import DistillationOptions
 from recbole_think.stages.stage import Context
 
 DRAWS = 1  # a stream of random numbers beside the one that cuts histories
-PATHS = 9700  # a stream of random numbers
+PATHS = 9700  # likewise
 Asked = Callable[[Histories, np.ndarray], tuple[np.ndarray, np.ndarray]]  # items named, and their probabilities
 
 
@@ -43,7 +43,7 @@ class Lessons:
             ask: histories, in which an item 0 stands for what nobody knows, and places [M] of events, to the items
                 named before each of these events, int64 [M, K], and float32 [M, K].
         """
-        self.item_codes, self.asides = item_codes, options.asides
+        self.item_codes = item_codes
         someone = np.flatnonzero(np.diff(histories.starts) > 0) if options.beyond else np.zeros(0, dtype=np.int64)
         longer, last = _opened(histories, someone)
         items, shares = ask(longer, np.arange(len(longer.items)))
@@ -63,20 +63,7 @@ class Lessons:
         events = told.histories.items.copy()
         events[told.open] = _drawn(told.items[told.open], told.shares[told.open], generator)
         table = SoftTable(self.item_codes, events, told.items, told.shares, told.weights)
-        others = tuple(self._others(table, generator))
-        return (
-            Histories(told.histories.starts, events),
-            lambda span: Soft(table, slice(span.start + 1, span.stop), others),
-        )
-
-    def _others(self, table: SoftTable, generator: np.random.Generator) -> Iterator[SoftTable]:
-        """Tables of other items than those that stand at each event, drawn from what teachers say."""
-        if not self.asides:
-            return
-        shares = np.where(table.items == table.events[:, None], 0, table.shares)
-        for _ in range(self.asides):
-            drawn = _drawn(table.items, shares, generator)
-            yield replace(table, events=drawn, weights=np.ones_like(table.weights))
+        return Histories(told.histories.starts, events), lambda span: Soft(table, slice(span.start + 1, span.stop))
 
 
 def _opened(histories: Histories, users: np.ndarray) -> tuple[Histories, np.ndarray]:

@@ -152,7 +152,6 @@ class DistillationOptions:
     weight: float = 0.5  # of the soft labels; the true items have the rest
     items: int = 100  # that teachers name, with their probabilities
     repeats: bool = False  # they may name what a history holds
-    asides: int = 0  # items drawn from what they say at every place, whose later codes are learnt as well
     beyond: int = 1  # items they also say come after the last event of a history, unless a stage keeps what does
     paths: int = 4  # ways a history may go on by more than one item
 
@@ -164,7 +163,6 @@ class DistillationOptions:
             self._check(numbers, name, "must be positive numbers")
         self._check(0 <= self.weight <= 1, "weight", "must lie in [0, 1]")
         self._check(self.items >= 1, "items", "must be at least 1")
-        self._check(isinstance(self.asides, int) and self.asides >= 0, "asides", "must be a whole number, 0 = none")
         self._check(isinstance(self.repeats, bool), "repeats", "must be true or false")
         self._check(isinstance(self.beyond, int) and self.beyond >= 0, "beyond", "must be a whole number, 0 = none")
         self._check(isinstance(self.paths, int) and self.paths >= 1, "paths", "must be at least 1")
