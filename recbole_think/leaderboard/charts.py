@@ -57,14 +57,14 @@ def cost(rows: Sequence[Standing], column: str, title: str) -> dict:
         figure.add_scatter(
             x=[seconds for _, seconds in part],
             y=[row.mean(METRIC) for row, _ in part],
-            customdata=[[plain(row.row), duration(seconds)] for row, seconds in part],
+            customdata=[[plain(row.row), duration(seconds), plain(row.machine)] for row, seconds in part],
             text=[plain(row.row) for row, _ in part],
             mode="markers+text",
             textposition="top center",
             textfont={"size": 11},
             cliponaxis=False,
             marker={"size": 10} | ({} if own else {"color": GREY}),
-            hovertemplate="%{customdata[0]}: %{y:.4f} in %{customdata[1]}<extra></extra>",
+            hovertemplate="%{customdata[0]}: %{y:.4f} in %{customdata[1]} on %{customdata[2]}<extra></extra>",
         )
     ends = [math.log10(seconds) for _, seconds in known] or [0.0]
     figure.update_xaxes(

@@ -13,6 +13,7 @@ RULES = (
     "Generative rows name items by beams in an exact prefix trie; answers that are no item: 0, counted.",
     "A row that thinks has a twin with the same weights, prompt and number of candidates that does not.",
     "± is the standard error over users; of several seeds the mean is shown, and a second ± over seeds.",
+    "Seconds compare between rows of one machine alone.",
     "Tuning is by validation alone; every try is on record (`docs/board.md` says where, and which rows had none).",
 )  # fmt: skip
 
@@ -49,14 +50,22 @@ def _lines(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _table(rows: Sequence[Standing]) -> str:
-    head = ["row", "seeds", *map(spoken, SHOWN), "95 % of NDCG@10", "training", "test", "parameters"]
+    head = ["row", "seeds", *map(spoken, SHOWN), "95 % of NDCG@10", "training", "test", "parameters", "machine"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         values = [_value(row, name) for name in SHOWN]
         low, high = row.intervals[METRIC]
         costs = [_duration(row.cost("seconds_train")), _duration(row.cost("seconds_eval"))]
         size = row.cost("parameters")
-        cells = [row.row, str(len(row.seeds)), *values, f"{low:.4f} to {high:.4f}", *costs, f"{size or 0:,.0f}"]
+        cells = [
+            row.row,
+            str(len(row.seeds)),
+            *values,
+            f"{low:.4f} to {high:.4f}",
+            *costs,
+            f"{size or 0:,.0f}",
+            row.machine,
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

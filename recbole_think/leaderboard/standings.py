@@ -43,6 +43,11 @@ class Standing:
         """Seeds it was made with."""
         return [int(line["seed"]) for line in self.lines]
 
+    @property
+    def machine(self) -> str:
+        """What it was made on: seconds of different machines do not compare."""
+        return "; ".join(dict.fromkeys(line.get("hardware") or "not noted" for line in self.lines))
+
     def mean(self, metric: str) -> float:
         """Mean over users and seeds."""
         return float(self.users[metric].mean())

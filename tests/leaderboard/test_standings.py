@@ -17,7 +17,7 @@ from recbole_think.leaderboard.page import write_pages
 from recbole_think.leaderboard.ranks import file_name
 from recbole_think.leaderboard.reported import reported
 from recbole_think.leaderboard.rows import COLUMNS
-from recbole_think.leaderboard.standings import standings
+from recbole_think.leaderboard.standings import Standing, standings
 from recbole_think.paired import bootstrap_p, interval, of_ranks
 from tests.browser import opened as in_browser
 from tests.pages import EVIL
@@ -53,6 +53,11 @@ def write_results(folder, rows, fingerprint="f"):
 def path(tmp_path):
     good, bad = [1] * 200 + [0] * 200, [2] * 100 + [0] * 300
     return write_results(tmp_path, {"bad": {1: bad}, "good": {1: good, 2: [0] * 200 + [1] * 200}})
+
+
+def test_a_row_names_every_machine_its_seeds_were_made_on():
+    lines = [{"hardware": "A"}, {"hardware": "B"}, {"hardware": "A"}, {}]
+    assert Standing("row", lines, {}).machine == "A; B; not noted"
 
 
 def test_rows_stand_by_their_mean_over_seeds_and_users(path):
