@@ -40,10 +40,11 @@ def test_a_model_learns_to_think_and_to_answer_as_it_thought(tmp_path):
 def test_after_a_thought_too_teachers_are_believed(tmp_path):
     made = thinker(tmp_path)
 
-    def contrary(histories):  # whatever came, its like of the other colour should have
-        return (histories.items[:, None] - 1 + N // 2) % N + 1, np.ones((len(histories.items), 1), dtype=np.float32)
+    def contrary(histories, places):  # whatever came, its like of the other colour should have
+        came = histories.items[places][:, None]
+        return (came - 1 + N // 2) % N + 1, np.ones((len(places), 1), dtype=np.float32)
 
-    options = DistillationOptions(weight=1.0, beyond=False)
+    options = DistillationOptions(weight=1.0, beyond=0)
     lessons = Lessons(options, made.context.histories, TABLE, contrary)
     made.activation(lambda: lessons).run(made.context)
     made.context.model.eval()
