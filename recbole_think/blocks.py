@@ -7,12 +7,11 @@ from recbole_think.errors import InputError
 from recbole_think.instruments import InstrumentOptions
 from recbole_think.itemic.options import BackboneOptions, ItemicOptions
 from recbole_think.prompts.options import OWN, AlignmentOptions, PromptOptions
+from recbole_think.stages.activation_options import ActivationOptions, TeacherOptions
 from recbole_think.stages.options import (
-    ActivationOptions,
     DistillationOptions,
     MultiTaskOptions,
     RecommendationOptions,
-    TeacherOptions,
     WarmupOptions,
 )
 from recbole_think.stages.reinforcement import EnhancementOptions, ItemEnhancementOptions

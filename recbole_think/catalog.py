@@ -43,7 +43,7 @@ CATALOG = {
     "SASRecAll": Entry("recbole_think.rivals.sasrec:SASRecAll", WINDOWS),
     "HSTU": Entry("recbole_think.rivals.hstu:HSTU", WINDOWS),
     "ReaRec": Entry("recbole_think.rivals.rearec:ReaRec", WINDOWS),
-    "TIGER": Entry("recbole_think.rivals.tiger:TIGER", "recbole_think.rivals.tiger:RowTrainer"),
+    "TIGER": Entry("recbole_think.rivals.tiger:TIGER", "recbole_think.rivals.rows:RowTrainer"),
     "BERT4Rec": Entry(f"{SEQUENTIAL}:BERT4Rec", PLAIN),
     "HGN": Entry(f"{SEQUENTIAL}:HGN", PLAIN),
     "LightSANs": Entry(f"{SEQUENTIAL}:LightSANs", PLAIN),

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
@@ -178,6 +179,8 @@ def _experiment(config: ThinkConfig) -> None:
     """Fit, ending with the checkpoint validation chose, evaluate under both maskings, write the record."""
     clock = record.Clock()
     init_seed(config["seed"], config["reproducibility"])
+    # of enable_amp: a GPU's own would be float16, which underflows without RecBole's enable_scaler
+    torch.set_autocast_dtype(config["device"].type, torch.bfloat16)
     with clock("data"):
         data = prepare(config)
         config["data_fingerprint"] = data.fingerprint

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recbole_think.prompts.filters import Filter
     from recbole_think.prompts.material import Material
     from recbole_think.ranker import Thought
-    from recbole_think.stages.activation import Means
+    from recbole_think.stages.cases import Means
     from recbole_think.stages.enhancement import Thinking
     from recbole_think.stages.held_out import HeldOut
     from recbole_think.stages.lessons import Lessons
@@ -118,7 +118,7 @@ class Recipe:
         return {"distillation": {**asdict(options), "teachers": facts(options.teachers)}}
 
     def _means(self) -> Means:
-        from recbole_think.stages.activation import Means
+        from recbole_think.stages.cases import Means
 
         model, options = self.model, self.model.options
         leans_on = {name: asdict(options[name]) for name in ("decode", "teacher")}

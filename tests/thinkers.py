@@ -20,10 +20,11 @@ from recbole_think.itemic.codes import Codes
 from recbole_think.prompts.filters import Filter
 from recbole_think.prompts.thinking import taught_words
 from recbole_think.ranker import Ranker
-from recbole_think.stages.activation import Activation, Means
+from recbole_think.stages.activation import Activation
+from recbole_think.stages.activation_options import ActivationOptions
+from recbole_think.stages.cases import Means
 from recbole_think.stages.enhancement import Enhancement, Thinking
 from recbole_think.stages.lessons import Lessons
-from recbole_think.stages.options import ActivationOptions
 from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 from recbole_think.stages.stage import Context

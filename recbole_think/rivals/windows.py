@@ -29,7 +29,6 @@ class WindowTrainer(Trainer):
         return optimizer
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        torch.set_autocast_dtype(self.device.type, torch.bfloat16)  # of enable_amp; a GPU's own would be float16
         return super()._train_epoch(self.batches(epoch_idx), epoch_idx, loss_func, show_progress)
 
     def batches(self, epoch: int) -> "WindowBatches":

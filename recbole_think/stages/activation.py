@@ -11,68 +11,33 @@ without thinking is the same model and not one that has forgotten how.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
-from recbole_think.corpus.histories import spans
-from recbole_think.decoding.options import DecodeOptions
-from recbole_think.errors import InputError
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.batching import packed_rows
-from recbole_think.prompts.filters import REASONS, Filter
-from recbole_think.prompts.rationale import Case, Pieces, decoded, encoded, items_by_tokens, kinds, nearest
-from recbole_think.prompts.soft import Soft
+from recbole_think.prompts.filters import REASONS
 from recbole_think.prompts.tasks import (
     Branch,
     Example,
-    recommendation_example,
     recommendation_frame,
     recommendation_prompt,
 )
-from recbole_think.prompts.thinking import briefly, instructed_frame, only, thought_branch, thoughtful
-from recbole_think.stages.lessons import Lessons, taught_histories
-from recbole_think.stages.options import ActivationOptions
-from recbole_think.stages.sources import Source
+from recbole_think.prompts.thinking import instructed_frame, thought_branch, thoughtful
+from recbole_think.stages.activation_options import ActivationOptions
+from recbole_think.stages.cases import Cases, Means, Taught
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
 from recbole_think.stages.training import BatchPlan, into_batches, layers_learning, train, up_to
 
 log = logging.getLogger(__name__)
 DONE = "done.json"
 MERGED = "merged.safetensors"  # weights of a round that was taught through adapters, without them
-ONLY_SHARE = 0.7  # of the wishes are for one kind of item, where the target has any; the others for few words
-
-
-@dataclass
-class Taught:
-    """A case and what is learnt of it: token ids of a rationale (none = an empty thought), or nothing at all."""
-
-    window: int
-    place: int  # items of the window before the target
-    case: Case
-    thought: list[int] | None
-    instruction: str = ""  # a wish of the person's
-    soft: Soft | None = None  # what teachers say of the target
-
-
-@dataclass(frozen=True)
-class Means:
-    """What activation is given besides its options."""
-
-    source: Callable[[], Source]  # who explains; asked for when the stage runs
-    vectors: Callable[[], np.ndarray]  # float32 [n, d], unit rows: what "nearest" means
-    filter: Filter  # which rationales may be learnt from
-    think: Callable[[list[np.ndarray], DecodeOptions], list]  # prompts -> thoughts of each (``Ranker.think``)
-    words: Tensor  # int64 [W], tokens a thought may be made of
-    leans_on: Mapping[str, Any]  # options of others that decide what is learnt, and which weights are kept
-    lessons: Callable[[], Lessons] | None = None  # what teachers say of training histories, where any teach
 
 
 class Activation:
@@ -90,8 +55,7 @@ class Activation:
         """
         self.options, self.max_history, self.means = options, max_history, means
         self.filter, self.leans_on = means.filter, dict(means.leans_on)
-        self.counts: Counter[str] = Counter()
-        self.costs: dict[str, float] = {}  # of the source, in the process that asked it
+        self.cases = Cases(options, max_history, means)
 
     def learning(self, model: Any) -> AbstractContextManager:
         """Let everything learn but the rows of words, or adapters in its place; dropout in the layers."""
@@ -99,12 +63,11 @@ class Activation:
 
     def plan(self, context: Context) -> BatchPlan:
         """Batches of the first round."""
-        return self._plan(context, *self._explained(context))
+        return self._plan(context, *self.cases.explained(context))
 
     def run(self, context: Context) -> Outcome:
         """Teach in rounds; keep the weights of the round, and in it the step, that validation liked best."""
-        self.counts = Counter()
-        examples, taught = self._explained(context)
+        examples, taught = self.cases.explained(context)
         outcomes = [self._round(context, number, examples, taught) for number in range(self.options.rounds)]
         best = max(range(len(outcomes)), key=lambda number: outcomes[number].best_score)
         load_weights(context.model, load_tensors(self._kept(context, best)))
@@ -136,7 +99,7 @@ class Activation:
             )  # fmt: skip
         if self.options.lora_rank:
             save_tensors(folder / MERGED, trainable(context.model))
-        leaking = sum(self.filter.leaks(self._pieces(one.thought), one.case) for one in learnt if one.thought)
+        leaking = sum(self.filter.leaks(self.cases.pieces(one.thought), one.case) for one in learnt if one.thought)
         outcome.figures = {**judged, "learnt": sum(bool(one.thought) for one in learnt), "leaking": leaking,
                            "empty_thoughts": sum(one.thought == [] for one in learnt)}  # fmt: skip
         write_json(folder / DONE, outcome.__dict__)
@@ -145,69 +108,6 @@ class Activation:
     def _kept(self, context: Context, number: int) -> Path:
         """Weights a round ended with, as a model without adapters takes them."""
         return _folder(context, number) / (MERGED if self.options.lora_rank else BEST)
-
-    def _explained(self, context: Context) -> tuple[list[Example], list[Taught]]:
-        """Windows of all histories, and places in them with the rationales that pass the filter.
-
-        Explained once, by whoever explains as it is when the stage begins; kept until the stage has finished.
-        """
-        options, vocabulary = self.options, context.vocabulary
-        frame, vectors = recommendation_frame(vocabulary.tokenizer), self.means.vectors()
-        examples: list[Example] = []
-        taught: list[Taught] = []
-        for epoch in range(options.epochs):
-            dice = np.random.default_rng([context.seed, 6000, epoch])
-            histories, said = taught_histories(self.means.lessons, context, epoch)
-            for span in spans(histories, self.max_history + 1, dice):
-                window, soft = histories.items[span], said(span)
-                places = dice.permutation(np.arange(1, len(window)))[: options.per_window]
-                for place in places.tolist():
-                    history, target = tuple(window[:place].tolist()), int(window[place])
-                    case = Case(history, target, nearest(history, target, vectors, options.evidence))
-                    of_target = soft.only(place - 1) if soft else None
-                    taught.append(Taught(len(examples), place, case, None, soft=of_target))
-                examples.append(recommendation_example(frame, vocabulary, window, soft))
-        if not examples:
-            raise InputError("no user has two training events: there is nothing to explain")
-        path = context.folder / self.name / CHECKPOINTS / "explained.json"
-        if not path.is_file():
-            write_json(path, self._accepted(context, taught))
-        kept = read_json(path)
-        self.counts, self.costs = Counter(kept["counts"]), kept["costs"]
-        for one, thought, wish in zip(taught, kept["thoughts"], kept["wishes"], strict=True):
-            one.thought, one.instruction = thought, wish
-        return examples, taught
-
-    def _accepted(self, context: Context, taught: list[Taught]) -> dict[str, Any]:
-        """Ask the source about every case and filter what it says."""
-        context.model.eval()
-        source = self.means.source()
-        given = source.explain([one.case for one in taught])
-        counts, thoughts, wishes = Counter[str](), [], []
-        dice = np.random.default_rng([context.seed, 6100])
-        for one, pieces in zip(taught, given, strict=True):
-            reason = "empty" if pieces is None else self.filter.reason(pieces, one.case)
-            wish = ""
-            if pieces is not None and reason is None and dice.random() < self.options.instructed:
-                wish, pieces = self._wished(one.case, pieces, dice)
-                reason = self.filter.reason(pieces, one.case)
-            counts[reason or "accepted"] += 1
-            counts["instructed"] += bool(wish) and reason is None
-            thoughts.append(encoded(pieces, context.vocabulary) if pieces is not None and reason is None else None)
-            wishes.append(wish)
-        if not counts["accepted"]:
-            said = ", ".join(f"{name} {counts[name]}" for name in REASONS if counts[name])
-            raise InputError(
-                f"activation: none of {len(taught)} rationales may be learnt from ({said}); see activation.source"
-            )
-        return {"counts": counts, "thoughts": thoughts, "wishes": wishes, "costs": source.costs()}
-
-    def _wished(self, case: Case, pieces: Pieces, dice: np.random.Generator) -> tuple[str, Pieces]:
-        """A wish the target fulfils, and the rationale that follows it."""
-        named = kinds(self.filter.items[case.target - 1])
-        if named and dice.random() < ONLY_SHARE:
-            return only(named[dice.integers(len(named))], pieces, dice)
-        return briefly(pieces, dice)
 
     def _judged(self, context: Context, taught: list[Taught], number: int, counts: Counter[str]) -> list[Taught]:
         """Let the model think about every explained case, and decide by where its thoughts lead."""
@@ -225,7 +125,7 @@ class Activation:
             if hit is None:
                 missed.append(one)
                 continue
-            own = options.hits and hit.closed and self.filter.reason(self._pieces(hit.ids), one.case) is None
+            own = options.hits and hit.closed and self.filter.reason(self.cases.pieces(hit.ids), one.case) is None
             counts["own_thoughts"] += own
             learnt.append(replace(one, thought=hit.ids) if own else one)
         if options.unled == "keep":
@@ -234,13 +134,6 @@ class Activation:
             return wished + learnt + [replace(one, thought=[]) for one in missed]
         dice = np.random.default_rng([context.seed, 6500, number])
         return wished + learnt + [learnt[place] for place in dice.integers(len(learnt), size=len(missed)).tolist()]
-
-    @cached_property
-    def _items_of(self) -> dict[tuple[int, ...], int]:
-        return items_by_tokens(self.filter.vocabulary)
-
-    def _pieces(self, thought: list[int]) -> Pieces:
-        return decoded(thought, self.filter.vocabulary, self._items_of)
 
     def _plan(self, context: Context, examples: list[Example], taught: Sequence[Taught]) -> BatchPlan:
         vocabulary, options = context.vocabulary, self.options
@@ -281,12 +174,12 @@ class Activation:
         lengths = [len(one.thought) for one in taught if one.thought]
         return {
             "cases": len(taught),
-            "rejected": {name: round(self.counts[name] / len(taught), 4) for name in REASONS},
-            "accepted": round(self.counts["accepted"] / len(taught), 4),
-            "instructed": self.counts["instructed"],
+            "rejected": {name: round(self.cases.counts[name] / len(taught), 4) for name in REASONS},
+            "accepted": round(self.cases.counts["accepted"] / len(taught), 4),
+            "instructed": self.cases.counts["instructed"],
             "training_leakage_rate": sum(row["leaking"] for row in rounds)
             / max(1, sum(row["learnt"] for row in rounds)),
-            "source": {"name": self.options.source, **self.costs},
+            "source": {"name": self.options.source, **self.cases.costs},
             "rationale_tokens": round(float(np.mean(lengths)), 2),
             "rounds": rounds,
             "kept_round": best + 1,

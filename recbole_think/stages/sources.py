@@ -30,8 +30,8 @@ from recbole_think.prompts.rationale import (
 )
 from recbole_think.prompts.templates import EXPLAIN_SYSTEM, EXPLAIN_USER
 from recbole_think.prompts.thinking import plain_words
+from recbole_think.stages.activation_options import ActivationOptions
 from recbole_think.stages.answers import Answers
-from recbole_think.stages.options import ActivationOptions
 from recbole_think.stages.teaching import Asker
 
 TOGETHER = 8192  # padded tokens of prompts the model explains side by side

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_think.errors import InputError
-from recbole_think.stages.options import TeacherOptions
+from recbole_think.stages.activation_options import TeacherOptions
 
 log = logging.getLogger(__name__)
 Messages = list[dict[str, str]]

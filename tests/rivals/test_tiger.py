@@ -12,7 +12,8 @@ from recbole_think.config import ThinkConfig
 from recbole_think.corpus.histories import from_pairs
 from recbole_think.errors import InputError
 from recbole_think.experiment import prepare, run
-from recbole_think.rivals.tiger import BEGIN, PAD, PROMPT, TARGET, TIGER, RowBatches, places
+from recbole_think.rivals.rows import RowBatches, places
+from recbole_think.rivals.tiger import BEGIN, PAD, PROMPT, TARGET, TIGER
 from tests.toy import N_ITEMS, settings, write_toy
 
 EXACT = {"atol": 2e-5, "rtol": 1e-4}

@@ -5,8 +5,9 @@ import torch
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.prompts.rationale import Case
+from recbole_think.stages.activation_options import ActivationOptions
 from recbole_think.stages.lessons import Lessons
-from recbole_think.stages.options import ActivationOptions, DistillationOptions
+from recbole_think.stages.options import DistillationOptions
 from recbole_think.stages.stage import run_stages
 from tests.thinkers import TABLE, Colours, N, coins, colour_of, thinker
 

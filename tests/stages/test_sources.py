@@ -8,9 +8,10 @@ from recbole_think.errors import InputError
 from recbole_think.prompts.filters import Filter
 from recbole_think.prompts.rationale import Case, Group
 from recbole_think.prompts.thinking import all_words
-from recbole_think.stages.activation import Activation, Means
+from recbole_think.stages.activation import Activation
+from recbole_think.stages.activation_options import ActivationOptions
 from recbole_think.stages.answers import Answers
-from recbole_think.stages.options import ActivationOptions
+from recbole_think.stages.cases import Means
 from recbole_think.stages.sources import Category, Own
 from recbole_think.stages.stage import Context, run_stages
 from tests.small import distinct_codes, taught

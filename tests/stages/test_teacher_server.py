@@ -16,8 +16,8 @@ from recbole_think.folder import cache_dir
 from recbole_think.itemic.backbone import smollm2_folder
 from recbole_think.prompts.filters import REASONS, Filter
 from recbole_think.prompts.rationale import Case
+from recbole_think.stages.activation_options import TeacherOptions
 from recbole_think.stages.answers import Answers
-from recbole_think.stages.options import TeacherOptions
 from recbole_think.stages.sources import Teacher
 from recbole_think.stages.teaching import Asker
 from tests.small import distinct_codes, taught

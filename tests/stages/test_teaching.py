@@ -13,8 +13,8 @@ from recbole_think.errors import InputError
 from recbole_think.prompts.filters import Filter
 from recbole_think.prompts.rationale import Case, from_teacher
 from recbole_think.stages import teaching
+from recbole_think.stages.activation_options import TeacherOptions
 from recbole_think.stages.answers import Answers
-from recbole_think.stages.options import TeacherOptions
 from recbole_think.stages.sources import Teacher
 from recbole_think.stages.teaching import Asker
 from tests.small import distinct_codes, taught
