@@ -3,6 +3,7 @@
 Every training event but each user's first is a row; rows of like length stand together.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,11 +22,19 @@ class RowTrainer(Trainer):
     """RecBole's trainer over (history, next item) of every training event; ``train_batch_size`` counts them."""
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(epoch_idx)
         return super()._train_epoch(self.batches(epoch_idx), epoch_idx, loss_func, show_progress)
 
     def _valid_epoch(self, valid_data, show_progress=False):
         with ranked_ahead(self.model, valid_data, show_progress=show_progress):  # those of like length together
             return super()._valid_epoch(valid_data)
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, by its number alone, so that a fit that goes on goes on as it would have."""
+        if not self.model.decode.decay:
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
     def batches(self, epoch: int) -> "RowBatches":
         """Every training event once, shuffled for this epoch."""

@@ -47,6 +47,7 @@ class TigerOptions:
     head_width: int = 64
     inner: int = 1024  # width of the feed-forward layers
     dropout: float = 0.1
+    decay: bool = True  # the learning rate falls to nothing by half a cosine, epoch by epoch
     user_tokens: int = 2000  # a user is one of so many tokens, by id; 0 = none
     num_beams: int = 20
     normalize: str = "level"  # softmax over: level (as trained), valid (legal children alone)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from recbole_think.config import ThinkConfig
 from recbole_think.corpus.histories import from_pairs
 from recbole_think.errors import InputError
 from recbole_think.experiment import prepare, run
-from recbole_think.rivals.rows import RowBatches, places
+from recbole_think.rivals.rows import RowBatches, RowTrainer, places
 from recbole_think.rivals.tiger import BEGIN, PAD, PROMPT, TARGET, TIGER
 from tests.toy import N_ITEMS, settings, write_toy
 
@@ -173,6 +174,21 @@ def test_a_user_is_one_of_the_tokens_and_nobody_in_particular_is_none(world):
         model.recommend([np.array([3])], instruction="only parks")
 
 
+def test_an_epoch_is_learnt_at_its_share_of_half_a_cosine_and_without_decay_at_the_whole_rate(tmp_path):
+    given = settings("TIGER", write_toy(tmp_path / "data"), tmp_path, epochs=4, learning_rate=0.008)
+    config = ThinkConfig("TIGER", "toy", config_dict=given)
+    data = prepare(config)
+    config["data_fingerprint"] = data.fingerprint
+    model = TIGER(config, data.train.dataset)
+    trainer = RowTrainer(config, model)
+    assert [trainer.rate(epoch) for epoch in (0, 2)] == pytest.approx([0.008, 0.004])
+    trainer._train_epoch(data.train, 3)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.004 * (1 - 0.5**0.5))
+    model.decode = replace(model.decode, decay=False)
+    trainer._train_epoch(data.train, 3)
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.008
+
+
 def test_it_learns_a_ring(tmp_path):
     """Every walker goes on by one place: after enough epochs the next place is the first of every list."""
     ring = {f"u{user}": [f"p{(user + step) % 12}" for step in range(8)] for user in range(36)}
@@ -186,6 +202,7 @@ def test_it_learns_a_ring(tmp_path):
     [
         ({"tiger": {"num_beams": 3}}, "cannot fill a top-10 list"),
         ({"tiger": {"layers": 0}}, "tiger.layers must be at least 1"),
+        ({"tiger": {"decay": "cosine"}}, "tiger.decay must be bool"),
         ({"tiger": {"dropout": 1.0}}, r"tiger.dropout must lie in \[0, 1\)"),
         ({"tiger": {"normalize": "vocab"}}, "tiger.normalize"),
         ({"tiger": {"widht": 3}}, "widht"),
