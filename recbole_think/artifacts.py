@@ -132,12 +132,16 @@ def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: Pat
     Raises:
         InputError: a fact differs.
     """
-    for key, value in json.loads(json.dumps(wanted, default=str)).items():
-        if found.get(key) != value:
-            raise InputError(
-                f"{where} was made with {key}={found.get(key)!r}, this run has {key}={value!r}; "
-                f"use another --run_folder, or --restart to begin again there"
-            )
+    for key, value in differing(found, wanted).items():
+        raise InputError(
+            f"{where} was made with {key}={found.get(key)!r}, this run has {key}={value!r}; "
+            f"use another --run_folder, or --restart to begin again there"
+        )
+
+
+def differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Wanted facts, as JSON gives them back, that those found do not have alike; arguments as in ``require_same``."""
+    return {key: value for key, value in json.loads(json.dumps(wanted, default=str)).items() if found.get(key) != value}
 
 
 def versions() -> dict[str, str]:

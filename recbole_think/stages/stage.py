@@ -16,7 +16,16 @@ from typing import Any, Protocol
 
 import torch
 
-from recbole_think.artifacts import digest, load_tensors, read_json, require_same, save_tensors, write_json, write_whole
+from recbole_think.artifacts import (
+    differing,
+    digest,
+    load_tensors,
+    read_json,
+    require_same,
+    save_tensors,
+    write_json,
+    write_whole,
+)
 from recbole_think.corpus.histories import Histories
 from recbole_think.itemic.vocabulary import Vocabulary
 
@@ -137,11 +146,12 @@ def _finished(folder: Path, wanted: dict[str, Any], model) -> dict[str, Any] | N
 def _taken(given: Path, folder: Path, wanted: dict[str, Any]) -> None:
     """Copy a stage that another run finished with the very same facts; the facts come last, as when it was made."""
     facts = given / "facts.json"
-    if (
-        (folder / "facts.json").is_file()
-        or not facts.is_file()
-        or digest(read_json(facts)["made_from"]) != digest(wanted)
-    ):
+    if (folder / "facts.json").is_file() or not facts.is_file():
+        return
+    made_from = read_json(facts)["made_from"]
+    if digest(made_from) != digest(wanted):
+        others = ", ".join([*differing(made_from, wanted), *sorted(set(made_from) - set(wanted))])
+        log.warning("stage %s: not taken from %s, where other than here: %s", wanted["stage"], given.parent, others)
         return
     log.info("stage %s: taken from %s", wanted["stage"], given.parent)
     folder.mkdir(parents=True, exist_ok=True)

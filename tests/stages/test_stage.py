@@ -138,12 +138,14 @@ def test_stages_of_another_run_are_taken_where_they_are_the_very_same(tmp_path):
     assert (tmp_path / "here" / "two" / "weights.safetensors").is_file(), "the folder stands by itself"
 
 
-def test_a_stage_of_another_run_that_differs_is_made_anew_and_so_is_what_builds_on_it(tmp_path):
+def test_a_stage_of_another_run_that_differs_is_made_anew_and_so_is_what_builds_on_it(tmp_path, caplog):
     run_stages([Add("one"), Add("two", AddOptions(10.0))], context(tmp_path / "given"))
     here, stages = context(tmp_path / "here"), [Add("one", AddOptions(2.0)), Add("two", AddOptions(10.0))]
     here.stages_from = tmp_path / "given"
     run_stages(stages, here)
     assert [stage.ran for stage in stages] == [1, 1]
+    said = [row.getMessage() for row in caplog.records if "not taken" in row.getMessage()]
+    assert [row.rsplit(": ", 1)[1] for row in said] == ["options", "parent"]
     assert here.model.weight.tolist() == [[12.0, 12.0]]
 
 
