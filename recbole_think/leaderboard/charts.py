@@ -11,6 +11,10 @@ from recbole_think.leaderboard.standings import METRIC, K, Standing, Standings
 from recbole_think.wording import duration, spoken
 
 OURS = "OneRecThink"
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+LABEL_PLACES = ("top center", "bottom center", "middle right", "middle left")  # plotly's words, the best first
+# pixels: of the area a chart of costs draws in, of half a point, of a letter of a name, names may stick out by
+CHART, DOT, LETTER, MARGIN = (420, 330), 5.0, (6.4, 13.0), 30.0
 TICKS = ((1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3600, "1 h"), (36000, "10 h"))
 
 
@@ -43,7 +47,9 @@ def ranking(rows: Sequence[Standing]) -> dict:
 
 
 def cost(rows: Sequence[Standing], column: str, title: str) -> dict:
-    """NDCG against what a row costs, on a log scale.
+    """NDCG against what a row costs, on a log scale; a name that would lie on another one is told at a touch alone.
+
+    Every machine has a shape of its own, since seconds compare within one alone.
 
     Args:
         rows: standings.
@@ -52,28 +58,72 @@ def cost(rows: Sequence[Standing], column: str, title: str) -> dict:
     """
     figure = go.Figure()
     known = [(row, max(seconds, 1.0)) for row in rows if (seconds := row.cost(column)) is not None]
+    known.sort(key=lambda one: (one[0].model != OURS, -one[0].mean(METRIC)))  # in doubt ours, and the best, are named
+    ends = [math.log10(seconds) for _, seconds in known] or [0.0]
+    across, top = (min(ends) - 0.6, max(ends) + 0.6), max((row.mean(METRIC) for row, _ in known), default=0.0) or 1.0
+    found = label_places(
+        [(math.log10(seconds) - across[0]) / (across[1] - across[0]) for _, seconds in known],
+        [row.mean(METRIC) / top for row, _ in known],
+        [plain(row.row) for row, _ in known],
+    )
+    machines = list(dict.fromkeys(row.machine for row, _ in known))
+    beside = {row.row: place for (row, _), place in zip(known, found, strict=True)}
     for own in (True, False):
         part = [(row, seconds) for row, seconds in known if (row.model == OURS) is own]
         figure.add_scatter(
             x=[seconds for _, seconds in part],
             y=[row.mean(METRIC) for row, _ in part],
             customdata=[[plain(row.row), duration(seconds), plain(row.machine)] for row, seconds in part],
-            text=[plain(row.row) for row, _ in part],
+            text=[plain(row.row) if beside[row.row] else "" for row, _ in part],
             mode="markers+text",
-            textposition="top center",
+            textposition=[beside[row.row] or LABEL_PLACES[0] for row, _ in part],
             textfont={"size": 11},
             cliponaxis=False,
-            marker={"size": 10} | ({} if own else {"color": GREY}),
+            marker={"size": 10, "symbol": [SYMBOLS[machines.index(row.machine) % len(SYMBOLS)] for row, _ in part]}
+            | ({} if own else {"color": GREY}),
             hovertemplate="%{customdata[0]}: %{y:.4f} in %{customdata[1]} on %{customdata[2]}<extra></extra>",
         )
-    ends = [math.log10(seconds) for _, seconds in known] or [0.0]
     figure.update_xaxes(
-        type="log", title_text=title, range=[min(ends) - 0.6, max(ends) + 0.6], tickvals=[value for value, _ in TICKS],
+        type="log", title_text=title, range=list(across), tickvals=[value for value, _ in TICKS],
         ticktext=[text for _, text in TICKS],
     )  # fmt: skip
     figure.update_yaxes(rangemode="tozero", nticks=6, title_text=spoken(METRIC))
     figure.update_layout(showlegend=False, height=420, dragmode=False)
     return as_json(figure)
+
+
+def label_places(across: Sequence[float], up: Sequence[float], names: Sequence[str]) -> list[str]:
+    """Where the name of each point of a chart may stand without lying on a point or a name before it; "" = nowhere.
+
+    Args:
+        across: places of the points from left (0) to right (1).
+        up: the same from the bottom (0) to the top (1).
+        names: in the order in which they are given their places.
+    """
+    wide, high = CHART
+    points = [(x * wide, y * high) for x, y in zip(across, up, strict=True)]
+    taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in points]
+    found = []
+    for (x, y), name in zip(points, names, strict=True):
+        width, beside, above = LETTER[0] * len(name), DOT + 2, DOT + LETTER[1] / 2
+        centres = (x, y + above), (x, y - above), (x + beside + width / 2, y), (x - beside - width / 2, y)
+        boxes = [(a - width / 2, b - LETTER[1] / 2, a + width / 2, b + LETTER[1] / 2) for a, b in centres]
+        own = (x - DOT, y - DOT, x + DOT, y + DOT)
+        free = [
+            place
+            for place, box in zip(LABEL_PLACES, boxes, strict=True)
+            if -MARGIN <= box[0]
+            and box[2] <= wide + MARGIN
+            and not any(_overlap(box, one) for one in taken if one != own)
+        ]
+        found.append(free[0] if free else "")
+        if free:
+            taken.append(boxes[LABEL_PLACES.index(free[0])])
+    return found
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def by_quarter(rows: Sequence[Standing], of: np.ndarray) -> dict:

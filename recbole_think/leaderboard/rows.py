@@ -147,11 +147,14 @@ def _key(line: Line) -> tuple[str, str]:
 
 def _to_csv(metrics: Line, told: dict[str, str], masked: bool, suffix: str) -> Line:
     hardware, seconds, errors = metrics["hardware"], metrics["seconds"], metrics[f"standard_error{suffix}"]
+    taken = [
+        row["seconds"] for row in metrics.get("stages") or [] if row.get("skipped")
+    ]  # in another run, or before a kill
     facts = {
         **told,
         "mask_history": str(masked),
         "think": str(bool(metrics.get("think"))),
-        "seconds_train": round(seconds.get("fit", 0)),
+        "seconds_train": round(seconds.get("fit", 0) + sum(taken)),
         "seconds_eval": round(seconds.get(f"evaluate_test{suffix}", 0), 1),
         "versions": " ".join(f"{package}={version}" for package, version in (metrics.get("versions") or {}).items()),
         "hardware": ", ".join([*hardware["gpus"], hardware["cpu"], f"{hardware['threads']} thread(s)"]),

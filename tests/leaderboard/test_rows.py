@@ -58,6 +58,12 @@ def test_a_row_made_on_a_gpu_says_which(tmp_path, results):
     assert committed_rows("toy", True)[0]["hardware"] == "G, A, 2 thread(s)"
 
 
+def test_training_includes_the_stages_a_run_was_given_or_had_finished_before_a_kill(tmp_path, results):
+    stages = [{"seconds": 100.0, "skipped": True}, {"seconds": 9.0}]
+    add(finished(tmp_path / "run", stages=stages))
+    assert committed_rows("toy", True)[0]["seconds_train"] == "110"
+
+
 def test_the_main_masking_of_a_run_decides_which_of_its_rows_is_which(tmp_path):
     add(finished(tmp_path / "run", masked=False))
     assert committed_rows("toy", False)[0]["test"] == {"ndcg@10": 0.5}
