@@ -25,8 +25,10 @@ from recbole_think.corpus.files import require_dataset
 from recbole_think.corpus.histories import Histories, fingerprint, repeated_share, targets, training_histories
 from recbole_think.errors import InputError
 from recbole_think.evaluation import Scores, ThinkCollector, evaluate, release_own_mask, set_mask
+from recbole_think.stages.precision import choose
 
 log = logging.getLogger(__name__)
+AMP_SHAPE = (128, 512)  # of the product bfloat16 is tried on: the models enable_amp is for are small
 POPULARITY = "Pop"  # the row every run is shown beside
 # what decides the data and the evaluation, whatever the model
 SHARED = {
@@ -179,8 +181,7 @@ def _experiment(config: ThinkConfig) -> None:
     """Fit, ending with the checkpoint validation chose, evaluate under both maskings, write the record."""
     clock = record.Clock()
     init_seed(config["seed"], config["reproducibility"])
-    # of enable_amp: a GPU's own would be float16, which underflows without RecBole's enable_scaler
-    torch.set_autocast_dtype(config["device"].type, torch.bfloat16)
+    _settle_amp(config)
     with clock("data"):
         data = prepare(config)
         config["data_fingerprint"] = data.fingerprint
@@ -199,6 +200,14 @@ def _experiment(config: ThinkConfig) -> None:
             trainer, data.test, data.until_test if config["mask_history"] else None, made_from
         )
     record.write(Path.cwd(), config, trainer, data, scores, clock, thinking)
+
+
+def _settle_amp(config: ThinkConfig) -> None:
+    """RecBole's enable_amp is in bfloat16, and off where a processor has no such products."""
+    # a GPU's own would be float16, which underflows without RecBole's enable_scaler
+    torch.set_autocast_dtype(config["device"].type, torch.bfloat16)
+    if config["enable_amp"]:
+        config["enable_amp"] = choose("bfloat16", Path.cwd(), *AMP_SHAPE) == torch.bfloat16
 
 
 def _evaluate_all(trainer, data: Data, made_from: dict[str, str], clock, progress: bool) -> dict[str, Scores]:

@@ -46,14 +46,17 @@ def spoken(metric: str) -> str:
 
 def hardware(facts: Mapping[str, Any]) -> str:
     """One line on the machine."""
-    amx = ["AMX bf16"] if facts.get("amx_bf16") else []
     parts = [
-        facts["cpu"],
+        processor(facts),
         f"{facts['cores']} cores, {facts['threads']} in use",
-        *amx,
         *(facts.get("gpus") or ["no GPU"]),
     ]
     return ", ".join(map(str, parts))
+
+
+def processor(facts: Mapping[str, Any]) -> str:
+    """A processor by its name and the products it has: clouds sell quite different ones under one name."""
+    return f"{facts['cpu']} ({facts['instructions']})" if facts.get("instructions") else str(facts["cpu"])
 
 
 FILTERS = {"number": number, "share": share, "duration": duration, "short": short, "spoken": spoken, "span": span}

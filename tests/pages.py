@@ -31,7 +31,7 @@ def metrics(word: str = "Film", **more) -> dict:
         ],
         "parameters": 12345, "train_tokens": 50, "command": f"python x --a='{word}'", "commit": "abc",
         "data_fingerprint": "f", "versions": {"torch": word}, "finished": "2026-11-22 02:00:00",
-        "hardware": {"cpu": word, "cores": 2, "threads": 1, "amx_bf16": True, "gpus": []},
+        "hardware": {"cpu": word, "cores": 2, "threads": 1, "instructions": "AMX bf16", "gpus": []},
         "samples": [
             {"user": f"u {word}", "history": [word], "recommended": [f"A {word}", word], "target": word, "rank": 2},
             {"user": "v", "history": ["a", "b"], "recommended": ["Same", "Same"], "target": "Same", "rank": 2},

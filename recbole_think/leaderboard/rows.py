@@ -15,6 +15,7 @@ from recbole_think.artifacts import read_json, write_text
 from recbole_think.errors import InputError
 from recbole_think.leaderboard.ranks import keep_ranks
 from recbole_think.paths import results_dir
+from recbole_think.wording import processor
 
 COLUMNS = (
     "row", "model", "seed", "mask_history", "think", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "se_ndcg@10",
@@ -157,7 +158,7 @@ def _to_csv(metrics: Line, told: dict[str, str], masked: bool, suffix: str) -> L
         "seconds_train": round(seconds.get("fit", 0) + sum(taken)),
         "seconds_eval": round(seconds.get(f"evaluate_test{suffix}", 0), 1),
         "versions": " ".join(f"{package}={version}" for package, version in (metrics.get("versions") or {}).items()),
-        "hardware": ", ".join([*hardware["gpus"], hardware["cpu"], f"{hardware['threads']} thread(s)"]),
+        "hardware": ", ".join([*hardware["gpus"], processor(hardware), f"{hardware['threads']} thread(s)"]),
         "collision_rate": (metrics.get("health") or {}).get("collisions_after"),
         "finished": metrics["finished"][:10],
     }

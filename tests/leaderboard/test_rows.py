@@ -10,6 +10,7 @@ from recbole_think.leaderboard import rows
 from recbole_think.leaderboard.__main__ import main
 from recbole_think.leaderboard.ranks import read_ranks, read_users
 from recbole_think.leaderboard.rows import COLUMNS, add, committed_rows, comparable_rows, table
+from recbole_think.record import instructions
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,20 @@ def test_a_finished_run_is_kept_under_both_maskings_and_read_back(tmp_path, resu
 def test_a_row_made_on_a_gpu_says_which(tmp_path, results):
     add(finished(tmp_path / "run", hardware={"cpu": "A", "threads": 2, "gpus": ["G"]}))
     assert committed_rows("toy", True)[0]["hardware"] == "G, A, 2 thread(s)"
+
+
+def test_a_processor_is_told_from_others_of_its_name_by_the_products_it_has(tmp_path, results):
+    add(finished(tmp_path / "run", hardware={"cpu": "A", "threads": 2, "gpus": [], "instructions": "AVX512"}))
+    assert committed_rows("toy", True)[0]["hardware"] == "A (AVX512), 2 thread(s)"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [("amx_bf16 avx512_bf16 avx512f avx2", "AMX bf16"), ("avx512_bf16 avx512f avx2", "AVX512 bf16"),
+     ("avx512f avx2", "AVX512"), ("avx2 fma", "AVX2"), ("neon", ""), ("", "")],
+)  # fmt: skip
+def test_the_widest_products_of_a_processor_are_named(flags, said):
+    assert instructions(set(flags.split())) == said
 
 
 def test_training_includes_the_stages_a_run_was_given_or_had_finished_before_a_kill(tmp_path, results):
