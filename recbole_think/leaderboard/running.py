@@ -20,6 +20,7 @@ from tqdm import tqdm
 from recbole_think.artifacts import read_json, write_json
 from recbole_think.errors import InputError
 from recbole_think.leaderboard.board import Board, Job
+from recbole_think.leaderboard.pace import Pace
 from recbole_think.leaderboard.rows import add, read_lines
 
 LOOK_S = 0.5  # between two looks at the processes
@@ -38,8 +39,11 @@ class Running:
 
     @property
     def minutes(self) -> float:
-        """Of the minutes planned for it, those that have gone by."""
-        return min((time.monotonic() - self.begun) / 60, 0.98 * self.job.minutes)
+        """Those it has taken."""
+        return (time.monotonic() - self.begun) / 60
+
+    def __str__(self) -> str:
+        return f"{self.job.name} ({self.minutes:.0f} of {self.job.minutes:.0f} min)"
 
 
 @dataclass(frozen=True)
@@ -76,18 +80,21 @@ class Runner:
             failed: dict[Job, str] = {}
             total = sum(job.minutes for job in waiting)
             bar = "{desc} |{bar}| {percentage:3.0f} % of the minutes planned [{elapsed}<{remaining}]"
-            with tqdm(total=total, bar_format=bar, disable=not waiting, file=sys.stderr, mininterval=SHOW_S) as shown:
-                done = 0.0
+            pace = Pace()
+            with tqdm(
+                total=total, bar_format=bar, disable=not waiting, file=sys.stderr, smoothing=0, miniters=0,
+                mininterval=SHOW_S,
+            ) as shown:  # fmt: skip
                 try:
                     while waiting or going:
                         self._start(waiting, going, failed)
                         time.sleep(LOOK_S)
                         for ended in [one for one in going if one.process.poll() is not None]:
                             going.remove(ended)
-                            done += ended.job.minutes
-                            self._end(ended, failed)
-                        shown.set_description(", ".join(one.job.name for one in going), refresh=False)
-                        shown.update(min(total, done + sum(one.minutes for one in going)) - shown.n)
+                            self._end(ended, failed, pace)
+                        done = pace.done([(one.job.minutes, one.minutes) for one in going])
+                        shown.set_description(", ".join(map(str, going)), refresh=False)
+                        shown.update(sum(job.minutes for job in failed) + done - shown.n)
                 finally:
                     stop(going)
         return failed
@@ -137,13 +144,14 @@ class Runner:
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
-    def _end(self, ended: Running, failed: dict[Job, str]) -> None:
+    def _end(self, ended: Running, failed: dict[Job, str], pace: Pace) -> None:
         """Add the row of a process that has ended, or keep why there is none."""
         job, log = ended.job, self.folder / f"{ended.job.name}.log"
         try:
             if ended.process.returncode:
                 raise InputError(last_words(log) or f"ended with {ended.process.returncode}")
             add(self.folder / job.name, job.row, job.command, self.results)
+            pace.end(job.minutes, ended.minutes)
         except InputError as why:
             self._failed(job, why, failed)
         self.report()
