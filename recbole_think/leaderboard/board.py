@@ -13,6 +13,7 @@
         runs_of:                      # options that take run folders: those of these rows, made first; of the row's
           distillation.teachers: [SASRec-CE, "SASRec-CE, seed 2021"]  # own seed or else of their first
         options: {epochs: 60}
+      OneRecThink; its twin: {twin_of: OneRecThink, minutes: 5}  # the same without a thought, as many candidates
     quick:                            # what --quick does instead
       options: {topk: [5, 10]}        # laid over those above
       rows:                           # the only rows, each with options laid over its own
@@ -34,6 +35,7 @@ from recbole_think import catalog
 from recbole_think.artifacts import digest
 from recbole_think.errors import InputError
 from recbole_think.layers import flat
+from recbole_think.leaderboard import twins
 from recbole_think.leaderboard.ranks import file_name
 
 RUN = "run_recbole_think.py"
@@ -119,11 +121,23 @@ def read_board(path: Path, quick: bool = False) -> Board:
         _require_keys(path, "quick", fast, QUICK_KEYS, {"rows"})
         shared, over = {**shared, **(fast.get("options") or {})}, fast["rows"]
         rows = {name: _known(path, "quick", name, rows) for name in over}
+    rows = {name: _row(path, str(name), row, rows, shared) for name, row in rows.items()}
     jobs = [job for name, row in rows.items() for job in _jobs(path, found, str(name), row, shared, over.get(name))]
     _require_distinct(path, jobs)
     jobs = [replace(job, runs_of=_runs(path, job, rows[job.row].get("runs_of") or {}, jobs)) for job in jobs]
     title = str(found.get("title") or found["dataset"])
     return Board(f"{path.stem}-quick" if quick else path.stem, title, str(found["dataset"]), tuple(jobs), quick)
+
+
+def _row(path: Path, name: str, row: Any, rows: Mapping, shared: Mapping) -> Any:
+    """A row as it stands; a twin is written out."""
+    where = f"row {name!r}"
+    if not isinstance(row, Mapping) or "twin_of" not in row:
+        return row
+    _require_keys(path, where, row, twins.KEYS, set())
+    of = _known(path, f"{where}, twin_of", row["twin_of"], rows)
+    _require_keys(path, f"row {row['twin_of']!r}", of, ROW_KEYS, {"model"})
+    return twins.written_out(f"{path}, {where}", row, of, shared)
 
 
 def _jobs(path: Path, board: Mapping, name: str, row: Any, shared: Mapping, over: Mapping | None) -> list[Job]:
