@@ -28,7 +28,8 @@ from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.options import ItemicOptions
 from recbole_think.options import check, read_options
 from recbole_think.prompts.batching import prompt_batch, token_batches
-from recbole_think.rivals.t5 import T5Reader, ready
+from recbole_think.rivals.t5 import T5Reader
+from recbole_think.rivals.t5_training import hidden_states
 
 log = logging.getLogger(__name__)
 PAD, BEGIN = 0, 0  # T5 begins an answer with the padding token
@@ -193,13 +194,8 @@ class TIGER(GenerativeRecommender):
     def calculate_loss(self, interaction) -> Tensor:
         """Mean cross-entropy of the codes of the next items, each by a softmax over the codes of its level."""
         prompts, targets = interaction[PROMPT], interaction[TARGET]  # int64 [B, T], [B, L]
-        mask = (prompts != PAD).long()
         begin = torch.full_like(targets[:, :1], BEGIN)
-        encoded = self.t5.encoder(input_ids=prompts, attention_mask=mask).last_hidden_state
-        hidden = self.t5.decoder(
-            input_ids=torch.cat([begin, targets[:, :-1]], 1), encoder_hidden_states=encoded, encoder_attention_mask=mask
-        ).last_hidden_state
-        hidden = ready(self.t5, hidden)  # [B, L, d]
+        hidden = hidden_states(self.t5, prompts, PAD, torch.cat([begin, targets[:, :-1]], 1))  # [B, L, d]
         losses = []
         for level, tokens in enumerate(self.ranker.code_tokens):
             rows = self.t5.lm_head.weight[int(tokens[0]) : int(tokens[-1]) + 1]

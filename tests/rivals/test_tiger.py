@@ -193,7 +193,7 @@ def test_it_learns_a_ring(tmp_path):
     """Every walker goes on by one place: after enough epochs the next place is the first of every list."""
     ring = {f"u{user}": [f"p{(user + step) % 12}" for step in range(8)] for user in range(36)}
     given = settings("TIGER", write_toy(tmp_path / "data", ring), tmp_path / "run", epochs=60, learning_rate=3e-3,
-                     stopping_step=9, train_batch_size=32)  # fmt: skip
+                     stopping_step=60, train_batch_size=32)  # fmt: skip
     assert run("TIGER", "toy", config_dict=given)["metrics"]["test"]["recall@5"] > 0.9
 
 
