@@ -1,0 +1,103 @@
+"""Events and texts -> RecBole atomic files: a folder that appears whole or not at all.
+
+m events; tables by raw id.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from recbole_think.corpus.convert.events import Events
+from recbole_think.corpus.convert.raw import Table, cell
+from recbole_think.errors import InputError
+
+TIES = ("file", "position")
+CHUNK = 1 << 20  # events written at once
+
+
+@contextmanager
+def fresh_folder(place: Path, replace: bool) -> Iterator[Path]:
+    """A folder to fill beside ``place``, put there in the end.
+
+    Raises:
+        InputError: there is one already, and it is not to be replaced.
+    """
+    if place.exists() and not replace:
+        raise InputError(f"{place} is there already; --replace makes it anew, --name=<name> another")
+    draft = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+    except OSError as why:
+        raise InputError(f"{place} cannot be written: {why}") from why
+    try:
+        yield draft
+        if place.exists():
+            shutil.rmtree(place)
+        draft.rename(place)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_events(path: Path, events: Events, ties: str) -> None:
+    """Write ``.inter``: user_id, item_id, rating where there is one, timestamp.
+
+    Args:
+        path: of the file.
+        events: in order of user and time.
+        ties: ``file`` keeps times; ``position`` puts an event's place in its user's history there, so that no reader
+            can order equal times otherwise.
+    """
+    users, items = pa.array(events.users, pa.string()), pa.array(events.items, pa.string())
+    rated = not np.isnan(events.rating).all()
+    time = places(events.user) if ties == "position" else events.time
+    names = ["user_id:token", "item_id:token", *(["rating:float"] if rated else []), "timestamp:float"]
+    plain = arrow_csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with path.open("wb") as file:
+        file.write(("\t".join(names) + "\n").encode())
+        for start in range(0, len(events), CHUNK):
+            part = slice(start, start + CHUNK)
+            rating = {"rating": pa.array(events.rating[part])} if rated else {}
+            table = pa.table(
+                {"user": users.take(pa.array(events.user[part])), "item": items.take(pa.array(events.item[part])),
+                 **rating, "time": pa.array(time[part])}
+            )  # fmt: skip
+            arrow_csv.write_csv(table, file, plain)
+
+
+def write_table(path: Path, id_name: str, ids: Sequence[str], table: Table) -> None:
+    """Write ``.item`` or ``.user``: a line for every id, empty cells where nothing is known."""
+    columns = list(dict.fromkeys(name for row in table.values() for name, value in row.items() if value))
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("\t".join([f"{id_name}:token", *(f"{name}:token" for name in columns)]) + "\n")
+        for raw in ids:
+            row = table.get(raw, {})
+            file.write("\t".join([raw, *(row.get(name, "") for name in columns)]) + "\n")
+
+
+def places(user: np.ndarray) -> np.ndarray:
+    """Place of each event in its user's history, from 0: int64 [m]; users' events lie together."""
+    begins = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    return np.arange(len(user)) - np.repeat(begins, np.diff(np.r_[begins, len(user)]))
+
+
+def safe_ids(names: Sequence[str]) -> list[str]:
+    """Raw ids as cells of an atomic file.
+
+    Raises:
+        InputError: two of them would become one, or one nothing.
+    """
+    made = [cell(name) for name in names]
+    if len(set(made)) < len(made) or "" in made:
+        seen: dict[str, str] = {}
+        for name, written in zip(names, made, strict=True):
+            if not written or written in seen:
+                other = f" as {seen[written]!r} is" if written in seen else ""
+                raise InputError(f"id {name!r} would be written {written!r}{other}; rename it in the raw file")
+            seen[written] = name
+    return made

@@ -1,0 +1,83 @@
+"""What a publisher's folder holds, and what a source makes of it."""
+
+import html
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recbole_think.corpus.convert.events import Events
+from recbole_think.corpus.convert.rejects import Rejects
+from recbole_think.errors import InputError
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+LONGEST = 500  # letters of a value; publishers' pages leak into titles
+Table = dict[str, dict[str, str]]  # raw id -> column -> text
+
+
+@dataclass
+class Raw:
+    """Files as they were published, in one folder or below it."""
+
+    folder: Path
+    category: str = ""  # of Amazon: Beauty, All_Beauty, ...
+    show: bool = True  # progress bars
+    rejects: Rejects = field(default_factory=Rejects)
+    used: list[Path] = field(default_factory=list)
+
+    def find(self, *names: str, member: str = "", needed: bool = True) -> tuple[Path, str] | None:
+        """Where a text is: the first of some files that is there, or a member of a ``.zip``, unpacked or not.
+
+        Args:
+            names: of files, the one preferred first.
+            member: of the ``.zip`` files among them.
+            needed: a text that is not there is an error.
+
+        Raises:
+            InputError: none is there.
+        """
+        if not self.folder.is_dir():
+            raise InputError(f"--raw={self.folder} is no folder; it should hold {' or '.join(names)}")
+        for name in names:
+            inner = member if name.endswith(".zip") else ""
+            for path in (
+                self.folder / name,
+                *([self.folder / member, self.folder / Path(member).name] if inner else []),
+            ):
+                if path.is_file():
+                    self.used.append(path)
+                    return path, inner if path.suffix == ".zip" else ""
+        if needed:
+            there = sorted(path.name for path in self.folder.iterdir())[:8]
+            raise InputError(
+                f"{self.folder} holds none of {', '.join(names)}{f' (or {member}, unpacked)' if member else ''}; "
+                f"it has: {', '.join(there) or 'nothing'}"
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A publisher's format."""
+
+    name: str
+    title: str
+    home: str  # its page
+    cite: str
+    terms: str  # what the publisher allows, in short
+    files: str  # what the folder should hold
+    events: Callable[[Raw], Events]
+    items: Callable[[Raw, Collection[str]], Table] | None = None  # of those ids alone
+    users: Callable[[Raw, Collection[str]], Table] | None = None
+    categories: bool = False  # it comes in categories, one of which is to be named
+
+
+def clean(value: object) -> str:
+    """A publisher's text as one cell of an atomic file, without markup; nothing where there is none."""
+    return cell(TAG.sub(" ", html.unescape(str(value))))[:LONGEST].rstrip() if value is not None else ""
+
+
+def cell(text: str) -> str:
+    """Text without tabs, ends of lines and double quotes, which no reader of atomic files takes alike."""
+    return " ".join(CONTROL.sub(" ", text).replace('"', "''").split())

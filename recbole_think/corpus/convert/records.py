@@ -1,0 +1,118 @@
+"""Lines that each hold a record -> columns, by pyarrow's JSON reader where every line is sound, else one by one.
+
+pyarrow reads a block in a tenth of the time of ``json.loads`` and knows no partial result: where it fails, or does not
+find a row for every line, each line is read alone, and the malformed ones are rejected by number.
+"""
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as arrow_json
+
+from recbole_think.corpus.convert.lines import Block, blocks, lines
+from recbole_think.corpus.convert.rejects import Rejects
+
+Parse = Callable[[str], Any]
+TEXT, NUMBER, WHOLE = pa.string(), pa.float64(), pa.int64()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(int(value))
+
+
+CASTS: dict[pa.DataType, Callable[[Any], Any]] = {TEXT: _text, NUMBER: float, WHOLE: int}
+
+
+def columns(block: Block, wanted: Mapping[str, pa.DataType], rejects: Rejects, needed: set[str]) -> pa.Table:
+    """Fields of JSON lines, in order; lines that are no record with those needed are rejected.
+
+    Args:
+        block: the lines.
+        wanted: type (``TEXT``, ``NUMBER``, ``WHOLE``) by name of the field.
+        rejects: told of what cannot be used.
+        needed: fields without which a line is of no use; the others may be missing.
+    """
+    schema = pa.schema(list(wanted.items()))
+    found = _at_once(block, schema)
+    if found is None or any(found[name].null_count for name in needed):
+        rows = [row for row in (_row(block, at, line, wanted, rejects, needed) for at, line in lines(block)) if row]
+        found = pa.Table.from_pylist(rows, schema)
+    return found
+
+
+def records(path: Path, member: str, rejects: Rejects, parse: Parse = json.loads, show: bool = True) -> Iterator[dict]:
+    """Every record of a file, one by one, as a dict.
+
+    Args:
+        path: of the file.
+        member: within it, if it is a ``.zip``.
+        rejects: told of what cannot be used.
+        parse: what reads a line; ``literal`` where the publisher wrote Python.
+        show: a progress bar.
+    """
+    for block in blocks(path, member, show):
+        for number, line in lines(block):
+            found = _parsed(block, number, line, parse, rejects)
+            if found is not None:
+                yield found
+
+
+def literal(line: str) -> Any:
+    """A line that is a Python literal, never executed."""
+    try:
+        return ast.literal_eval(line)
+    except (SyntaxError, MemoryError, RecursionError) as why:
+        raise ValueError(str(why)) from why
+
+
+def _at_once(block: Block, schema: pa.Schema) -> pa.Table | None:
+    """All lines by pyarrow, None where one of them is not as it should be."""
+    try:
+        block.text.decode("utf-8")
+        found = arrow_json.read_json(
+            pa.BufferReader(block.text),
+            read_options=arrow_json.ReadOptions(block_size=len(block.text) + 1),
+            parse_options=arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    ends = block.text.count(b"\n") + (not block.text.endswith(b"\n"))
+    return found if found.num_rows == ends or found.num_rows == sum(1 for _ in lines(block)) else None
+
+
+def _row(
+    block: Block, number: int, line: bytes, wanted: Mapping[str, pa.DataType], rejects: Rejects, needed: set[str]
+) -> dict[str, Any] | None:
+    found = _parsed(block, number, line, json.loads, rejects)
+    if found is None:
+        return None
+    row: dict[str, Any] = {}
+    for name, kind in wanted.items():
+        try:
+            row[name] = None if found.get(name) is None else CASTS[kind](found[name])
+        except (TypeError, ValueError, OverflowError):
+            rejects.add(block.path, number, line, f"{name} is {str(found[name])[:40]!r}")
+            return None
+        if row[name] is None and name in needed:
+            rejects.add(block.path, number, line, f"it has no {name!r}")
+            return None
+    return row
+
+
+def _parsed(block: Block, number: int, line: bytes, parse: Parse, rejects: Rejects) -> dict[str, Any] | None:
+    try:
+        found = parse(line.decode("utf-8"))
+    except UnicodeDecodeError as why:
+        rejects.add(block.path, number, line, f"not UTF-8 ({why.reason} at byte {why.start})")
+        return None
+    except (ValueError, RecursionError) as why:
+        rejects.add(block.path, number, line, str(why))
+        return None
+    if not isinstance(found, dict):
+        rejects.add(block.path, number, line, "no record of named fields")
+        return None
+    return found
