@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from recbole_think.corpus.convert import amazon, card, movielens
+from recbole_think.corpus.convert import amazon, card, movielens, projects, shops
 from recbole_think.corpus.convert.atomic import TIES, fresh_folder, safe_ids, write_events, write_table
 from recbole_think.corpus.convert.events import Events, condensed
 from recbole_think.corpus.convert.filtering import FilterOptions, filtered
@@ -21,7 +21,8 @@ from recbole_think.corpus.convert.raw import Raw, Source, Table
 from recbole_think.corpus.convert.rejects import Rejects
 from recbole_think.errors import InputError
 
-SOURCES = {source.name: source for source in (*movielens.SOURCES, *amazon.SOURCES)}
+PUBLISHERS = (movielens, amazon, shops, projects)
+SOURCES = {source.name: source for publisher in PUBLISHERS for source in publisher.SOURCES}
 MODULE = "python -m recbole_think.corpus.convert"
 FIGURES = "statistics.json"
 HELP = {

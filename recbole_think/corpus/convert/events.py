@@ -98,4 +98,7 @@ class Reading:
 
 
 def _numbers(table: pa.Table, name: str | None, otherwise: np.ndarray) -> np.ndarray:
-    return otherwise if name is None else table[name].to_numpy()
+    if name is None:
+        return otherwise
+    column = table[name]
+    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_numpy()

@@ -56,6 +56,20 @@ class Raw:
             )
         return None
 
+    def only(self, pattern: str) -> Path:
+        """The one file whose name is like a pattern, whose ``*`` a category stands for if one was named.
+
+        Raises:
+            InputError: there is none, or several.
+        """
+        wanted = pattern.replace("*", self.category) if self.category else pattern
+        found = sorted(self.folder.glob(wanted)) if self.folder.is_dir() else []
+        if len(found) != 1:
+            said = f"several: {', '.join(path.name for path in found)}; name one by --category=" if found else "none"
+            raise InputError(f"--raw={self.folder} should hold one file {wanted}; it holds {said}")
+        self.used.append(found[0])
+        return found[0]
+
 
 @dataclass(frozen=True)
 class Source:

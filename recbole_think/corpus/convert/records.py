@@ -7,6 +7,7 @@ find a row for every line, each line is read alone, and the malformed ones are r
 import ast
 import json
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,38 @@ from recbole_think.corpus.convert.lines import Block, blocks, lines
 from recbole_think.corpus.convert.rejects import Rejects
 
 Parse = Callable[[str], Any]
-TEXT, NUMBER, WHOLE = pa.string(), pa.float64(), pa.int64()
+TEXT, NUMBER, WHOLE, MOMENT = pa.string(), pa.float64(), pa.int64(), pa.timestamp("s")
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(int(value))
 
 
-CASTS: dict[pa.DataType, Callable[[Any], Any]] = {TEXT: _text, NUMBER: float, WHOLE: int}
+CASTS: dict[pa.DataType, Callable[[Any], Any]] = {
+    TEXT: _text, NUMBER: float, WHOLE: int, MOMENT: datetime.fromisoformat,
+}  # fmt: skip
 
 
-def columns(block: Block, wanted: Mapping[str, pa.DataType], rejects: Rejects, needed: set[str]) -> pa.Table:
-    """Fields of JSON lines, in order; lines that are no record with those needed are rejected.
+def columns(
+    block: Block, wanted: Mapping[str, pa.DataType], rejects: Rejects, needed: set[str], parse: Parse = json.loads
+) -> pa.Table:
+    """Fields of lines, in order; lines that are no record with those needed are rejected.
 
     Args:
         block: the lines.
-        wanted: type (``TEXT``, ``NUMBER``, ``WHOLE``) by name of the field.
+        wanted: type (``TEXT``, ``NUMBER``, ``WHOLE``, ``MOMENT``) by name of the field.
         rejects: told of what cannot be used.
         needed: fields without which a line is of no use; the others may be missing.
+        parse: what reads a line; ``literal`` where the publisher wrote Python.
     """
     schema = pa.schema(list(wanted.items()))
-    found = _at_once(block, schema)
+    found = _at_once(block, schema) if parse is json.loads else None
     if found is None or any(found[name].null_count for name in needed):
-        rows = [row for row in (_row(block, at, line, wanted, rejects, needed) for at, line in lines(block)) if row]
+        rows = []
+        for number, line in lines(block):
+            record = _parsed(block, number, line, parse, rejects)
+            if record is not None and (row := _row(block, number, line, record, wanted, rejects, needed)):
+                rows.append(row)
         found = pa.Table.from_pylist(rows, schema)
     return found
 
@@ -85,11 +95,10 @@ def _at_once(block: Block, schema: pa.Schema) -> pa.Table | None:
 
 
 def _row(
-    block: Block, number: int, line: bytes, wanted: Mapping[str, pa.DataType], rejects: Rejects, needed: set[str]
-) -> dict[str, Any] | None:
-    found = _parsed(block, number, line, json.loads, rejects)
-    if found is None:
-        return None
+    block: Block, number: int, line: bytes, found: Mapping[str, Any], wanted: Mapping[str, pa.DataType],
+    rejects: Rejects, needed: set[str],
+) -> dict[str, Any] | None:  # fmt: skip
+    """The fields of one record, None where it is of no use."""
     row: dict[str, Any] = {}
     for name, kind in wanted.items():
         try:
