@@ -15,6 +15,7 @@ from pathlib import Path
 
 from recbole_think.corpus.convert import amazon, card, movielens, projects, shops
 from recbole_think.corpus.convert.atomic import TIES, fresh_folder, safe_ids, write_events, write_table
+from recbole_think.corpus.convert.download import fetch
 from recbole_think.corpus.convert.events import Events, condensed
 from recbole_think.corpus.convert.filtering import FilterOptions, filtered
 from recbole_think.corpus.convert.raw import Raw, Source, Table
@@ -71,6 +72,8 @@ def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:
     source = _source(given.source)
     name = given.name or (given.category if source.categories else source.name).lower()
     raw = Raw(given.raw, given.category, not given.quiet, Rejects(given.malformed))
+    if given.download:
+        _download(source, raw)
     options = FilterOptions(**{field.name: getattr(given, field.name) for field in fields(FilterOptions)})
     with fresh_folder(given.out / name, given.replace) as folder:
         events, steps, items, users = convert(source, raw, options)
@@ -87,6 +90,17 @@ def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:
         (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / FIGURES).write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return f"{text}\nwritten: {given.out / name}\n"
+
+
+def _download(source: Source, raw: Raw) -> None:
+    if source.remotes is None:
+        raise InputError(
+            f"{source.name} cannot be fetched by a program; put {source.files} into --raw, from {source.home}"
+        )
+    if source.categories and not raw.category:
+        raise InputError("name what to fetch, such as --category=Beauty")
+    for remote in source.remotes(raw.category):
+        fetch(remote, raw.folder, source.home, raw.show)
 
 
 def _source(name: str | None) -> Source:
@@ -114,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="what each source needs, and its page")
     parser.add_argument("--raw", type=Path, default=Path(), help="folder with the files as published (default: here)")
     parser.add_argument("--out", type=Path, default=Path("dataset"), help="where <name>/<name>.inter goes (dataset)")
+    parser.add_argument(
+        "--download", action="store_true", help="fetch what --raw lacks from the publisher; goes on if cut"
+    )
     parser.add_argument("--name", default="", help="of the data set (default: the category, or the source)")
     parser.add_argument("--category", default="", help="of Amazon, as its files are called: Beauty, All_Beauty, ...")
     for field in fields(FilterOptions):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from recbole_think.corpus.convert import delimited
+from recbole_think.corpus.convert.download import Remote
 from recbole_think.corpus.convert.events import Events, Reading
 from recbole_think.corpus.convert.lines import blocks
 from recbole_think.corpus.convert.raw import Raw, Source, Table, clean
@@ -111,6 +112,21 @@ def _named(raw: Raw, patterns: tuple[str, ...]) -> list[str]:
     return [pattern.format(raw.category) for pattern in patterns]
 
 
+def remotes(category: str, year: str) -> list[Remote]:
+    """Where the 5-core of a category (2023: all of it) and its products are."""
+    return [Remote(place.format(category)) for place in PLACES[year]]
+
+
+LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
+SNAP = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
+PLACES = {
+    "2014": (f"{SNAP}/reviews_{{}}_5.json.gz", f"{SNAP}/meta_{{}}.json.gz"),
+    "2018": (f"{LAB}/amazon_v2/categoryFilesSmall/{{}}_5.json.gz", f"{LAB}/amazon_v2/metaFiles2/meta_{{}}.json.gz"),
+    "2023": (
+        f"{LAB}/amazon_2023/raw/review_categories/{{}}.jsonl.gz",
+        f"{LAB}/amazon_2023/raw/meta_categories/meta_{{}}.jsonl.gz",
+    ),
+}
 CITES = {
     "2014": "McAuley, Targett, Shi, van den Hengel: Image-based Recommendations on Styles and Substitutes. SIGIR 2015",
     "2018": "Ni, Li, McAuley: Justifying Recommendations using Distantly-Labeled Reviews. EMNLP 2019",
@@ -126,6 +142,7 @@ SOURCES = [
         f"amazon-{name}", f"Amazon reviews, {name}", HOMES[name], CITES[name], "research use; do not redistribute",
         f"{year.reviews[0].format('<category>')}, {year.products[0].format('<category>')}",
         partial(events, year=year), partial(items, year=year), categories=True,
+        remotes=partial(remotes, year=name),
     )
     for name, year in YEARS.items()
 ]  # fmt: skip

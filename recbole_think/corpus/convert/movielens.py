@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 
 from recbole_think.corpus.convert import delimited
+from recbole_think.corpus.convert.download import Remote
 from recbole_think.corpus.convert.events import Events, Reading
 from recbole_think.corpus.convert.lines import Block, blocks, lines
 from recbole_think.corpus.convert.raw import Raw, Source, Table, clean
@@ -113,12 +114,13 @@ def _named(names: tuple[str, ...], number: str) -> str:
 
 
 def _source(size: str) -> Source:
+    place = f"https://files.grouplens.org/datasets/movielens/ml-{size}.zip"
     people = partial(users, size=size) if size in ("100k", "1m") else None
     return Source(
         f"ml-{size}", f"MovieLens {size.upper()}", f"https://grouplens.org/datasets/movielens/{size}/",
         "Harper, Konstan: The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015",
         "research use; see its README", f"ml-{size}.zip, or what it holds", partial(events, size=size),
-        partial(items, size=size), people,
+        partial(items, size=size), people, remotes=lambda _: [Remote(place, f"{place}.md5")],
     )  # fmt: skip
 
 

@@ -2,10 +2,11 @@
 
 import html
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recbole_think.corpus.convert.download import Remote
 from recbole_think.corpus.convert.events import Events
 from recbole_think.corpus.convert.rejects import Rejects
 from recbole_think.errors import InputError
@@ -85,6 +86,7 @@ class Source:
     items: Callable[[Raw, Collection[str]], Table] | None = None  # of those ids alone
     users: Callable[[Raw, Collection[str]], Table] | None = None
     categories: bool = False  # it comes in categories, one of which is to be named
+    remotes: Callable[[str], Sequence[Remote]] | None = None  # files to fetch of a category; None: by hand alone
 
 
 def clean(value: object) -> str:

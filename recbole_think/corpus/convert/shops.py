@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from recbole_think.corpus.convert.download import Remote
 from recbole_think.corpus.convert.events import Events, Reading
 from recbole_think.corpus.convert.lines import blocks
 from recbole_think.corpus.convert.raw import Raw, Source, Table, clean
@@ -78,9 +79,10 @@ def _joined(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _source(name: str, title: str, home: str, cite: str, terms: str, shop: Shop) -> Source:
+def _source(name: str, title: str, home: str, cite: str, terms: str, shop: Shop, remotes=None) -> Source:
     files = f"{shop.reviews[0]}, {shop.products[0]}"
-    return Source(name, title, home, cite, terms, files, partial(events, shop=shop), partial(items, shop=shop))
+    read = partial(events, shop=shop), partial(items, shop=shop)
+    return Source(name, title, home, cite, terms, files, *read, remotes=remotes)
 
 
 SOURCES = [
@@ -91,5 +93,6 @@ SOURCES = [
     _source(
         "steam", "Steam reviews", "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
         "Kang, McAuley: Self-Attentive Sequential Recommendation. ICDM 2018", "research use", STEAM,
+        lambda _: [Remote(f"https://cseweb.ucsd.edu/~wckang/{name}") for name in (STEAM.reviews[0], STEAM.products[0])],
     ),
 ]  # fmt: skip
