@@ -24,6 +24,7 @@ check: $(READY)
 # one after the other, on a machine with nothing else to do; some two hours on two cores
 bench: $(READY)
 	$(BIN)/python benchmarks/trie.py
+	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/sasrec.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py
