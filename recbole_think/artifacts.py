@@ -7,7 +7,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,6 +65,37 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def fresh_folder(place: Path, replace: bool, ours: str) -> Iterator[Path]:
+    """A folder to fill beside ``place``, put there in the end; on any failure nothing is left.
+
+    Args:
+        place: where it goes.
+        replace: one that is there already is taken away then,
+        ours: if it holds a file of this name.
+
+    Raises:
+        InputError: there is one, and it is not to be replaced; or it cannot be written.
+    """
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        if not replace:
+            raise InputError(f"{place} is there already; --replace makes it anew, or choose another name")
+        if not (place / ours).is_file():
+            raise InputError(f"{place} is not replaced: it has no {ours}, so it was not made by this command")
+    draft = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with disk_guard(place):
+            draft.mkdir(parents=True)
+            yield draft
+            shutil.rmtree(place, ignore_errors=True)
+            draft.rename(place)
+    except OSError as why:
+        raise InputError(f"{place} cannot be written: {why}") from why
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

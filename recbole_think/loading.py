@@ -105,6 +105,8 @@ class LoadedRun:
         config: RecBole's configuration.
         metrics: the content of ``metrics.json``.
         splits: by ``valid`` and ``test``, RecBole's loader and the histories that may be masked there.
+        names: raw id of every item, by RecBole's.
+        titles: title of every item, by RecBole's id.
     """
 
     def __init__(self, config: ThinkConfig, data: Data, model, metrics: dict[str, Any]):
@@ -114,9 +116,9 @@ class LoadedRun:
         self._rows = {split: _first_rows(loader, self.dataset.uid_field) for split, (loader, _) in self.splits.items()}
         users, items = self.dataset.uid_field, self.dataset.iid_field
         self._ids = {"user": self.dataset.field2token_id[users], "item": self.dataset.field2token_id[items]}
-        self._names = [str(name) for name in self.dataset.field2id_token[items]]
+        self.names = [str(name) for name in self.dataset.field2id_token[items]]
         path = Path(config["data_path"]) / f"{config['dataset']}.item"
-        self._titles = ["", *(text.title for text in read_items(path, items, self._names[1:], lenient=True)[0])]
+        self.titles = ["", *(text.title for text in read_items(path, items, self.names[1:], lenient=True)[0])]
 
     def recommend(
         self, user_or_history: str | Sequence[str], k: int = 10, mask_history: bool | None = None, split: str = "test",
@@ -238,7 +240,7 @@ class LoadedRun:
     def _listed(self, scores: Tensor, items: Tensor) -> list[Recommendation]:
         own = not is_generative(self.model)
         return [
-            Recommendation(rank, self._names[item], self._titles[item], score if own else None)
+            Recommendation(rank, self.names[item], self.titles[item], score if own else None)
             for rank, (item, score) in enumerate(zip(items.tolist(), scores.tolist(), strict=True), start=1)
             if score > -np.inf
         ]

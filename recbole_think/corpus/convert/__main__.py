@@ -13,8 +13,9 @@ from dataclasses import MISSING, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from recbole_think.artifacts import fresh_folder
 from recbole_think.corpus.convert import amazon, card, movielens, projects, shops
-from recbole_think.corpus.convert.atomic import TIES, fresh_folder, safe_ids, write_events, write_table
+from recbole_think.corpus.convert.atomic import TIES, safe_ids, write_events, write_table
 from recbole_think.corpus.convert.download import fetch
 from recbole_think.corpus.convert.events import Events, condensed
 from recbole_think.corpus.convert.filtering import FilterOptions, filtered
@@ -75,7 +76,7 @@ def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:
     if given.download:
         _download(source, raw)
     options = FilterOptions(**{field.name: getattr(given, field.name) for field in fields(FilterOptions)})
-    with fresh_folder(given.out / name, given.replace) as folder:
+    with fresh_folder(given.out / name, given.replace, FIGURES) as folder:
         events, steps, items, users = convert(source, raw, options)
         figures = card.statistics(events, items)
         safe = replace(events, users=safe_ids(events.users), items=safe_ids(events.items))

@@ -1,11 +1,9 @@
-"""Events and texts -> RecBole atomic files: a folder that appears whole or not at all.
+"""Events and texts -> RecBole atomic files.
 
 m events; tables by raw id.
 """
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,30 +16,6 @@ from recbole_think.errors import InputError
 
 TIES = ("file", "position")
 CHUNK = 1 << 20  # events written at once
-
-
-@contextmanager
-def fresh_folder(place: Path, replace: bool) -> Iterator[Path]:
-    """A folder to fill beside ``place``, put there in the end.
-
-    Raises:
-        InputError: there is one already, and it is not to be replaced.
-    """
-    if place.exists() and not replace:
-        raise InputError(f"{place} is there already; --replace makes it anew, --name=<name> another")
-    draft = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir(parents=True)
-    except OSError as why:
-        raise InputError(f"{place} cannot be written: {why}") from why
-    try:
-        yield draft
-        if place.exists():
-            shutil.rmtree(place)
-        draft.rename(place)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_events(path: Path, events: Events, ties: str) -> None:

@@ -1,0 +1,220 @@
+"""A finished run of OneRecThink as a plain Hugging Face folder, and such a folder as a recommender.
+
+    python -m recbole_think.export <run folder> <folder>
+
+The folder holds the model with one table of rows (``itemic/plain.py``), its tokenizer with chat template,
+``itemic.json`` (codes of every item by raw id, and how lists are made) and a model card; ``AutoModelForCausalLM`` reads
+it without this package. ``read_export`` reads it with it, and gives the very lists of the run, as the command checks.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_think.artifacts import fresh_folder, read_json, write_json, write_text
+from recbole_think.decoding.options import DecodeOptions
+from recbole_think.errors import InputError
+from recbole_think.itemic.codes import Codes
+from recbole_think.options import near_hint
+from recbole_think.ranker import Ranker
+
+FACTS = "itemic.json"
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model, ready to recommend."""
+
+    ranker: Ranker
+    decode: DecodeOptions
+    dtype: torch.dtype  # lists are computed in
+    ids: list[str]  # raw id of item r + 1
+    titles: list[str]
+
+    def recommend(
+        self, history: Sequence[str], k: int = 10, mask_history: bool = False, instruction: str = ""
+    ) -> list[str]:
+        """Raw ids of the ``k`` best items after a history, best first.
+
+        Args:
+            history: raw item ids, oldest first.
+            k: length of the list, at most what ``decode`` names.
+            mask_history: leave out what the history holds.
+            instruction: a wish in words, for a model that thinks.
+
+        Raises:
+            InputError: an id nobody knows, or a list longer than can be filled.
+        """
+        number = {name: row for row, name in enumerate(self.ids)}
+        for name in history:
+            if name not in number:
+                raise InputError(f"unknown item {name!r}{near_hint(str(name), number)}")
+        if not history:
+            raise InputError("an empty history: name at least one item")
+        if not 1 <= k <= self.decode.shortest_list:
+            raise InputError(f"k must be 1 to {self.decode.shortest_list}, got {k}")
+        rows = np.array([number[name] for name in history])
+        mask = torch.zeros(1, len(self.ids), dtype=torch.bool)
+        mask[0, rows] = mask_history
+        prompts = self.ranker.prompts([rows + 1], instruction)
+        [found] = self.ranker.rank(prompts, lambda places: mask[places], self.decode, self.dtype)
+        return [self.ids[item - 1] for item in found[:k]]
+
+
+def export(run_folder: str | Path, folder: Path, replace: bool = False) -> None:
+    """Write a finished run of OneRecThink as a plain folder.
+
+    Raises:
+        InputError: it is no finished run, or of another model, or the folder is not empty.
+    """
+    from recbole_think.itemic.plain import write_plain
+
+    run = _loaded(run_folder)
+    model = run.model
+    with fresh_folder(folder, replace, FACTS) as draft:
+        write_plain(model.language_model, model.vocabulary, draft)
+        write_json(draft / FACTS, _facts(run))
+        write_text(draft / CARD, card(run))
+
+
+def read_export(folder: str | Path) -> Exported:
+    """Read what ``export`` wrote.
+
+    Raises:
+        InputError: it is no such folder, or damaged.
+    """
+    from recbole_think.itemic.plain import known_vocabulary, parted, read_plain
+
+    path = Path(folder).expanduser()
+    if not (path / FACTS).is_file():
+        raise InputError(f"{path} is no exported run: it has no {FACTS}")
+    facts = read_json(path / FACTS)
+    codes = Codes(np.array([item["codes"] for item in facts["items"]]), tuple(facts["sizes"]))
+    model, tokenizer = read_plain(path)
+    vocabulary = known_vocabulary(tokenizer, codes)
+    parted(model, vocabulary)
+    words = torch.tensor(facts["thought_tokens"], dtype=torch.int64)
+    ranker = Ranker(model, vocabulary, codes, facts["max_history"], words, facts["seed"])
+    ids, titles = ([item[name] for item in facts["items"]] for name in ("id", "title"))
+    return Exported(ranker, DecodeOptions(**facts["decode"]), getattr(torch, facts["precision"]), ids, titles)
+
+
+def agreement(run_folder: str | Path, folder: Path, users: int) -> tuple[int, int]:
+    """How many of some users get the very list from the folder that the run gives them, and how many were asked."""
+    run, exported = _loaded(run_folder), read_export(folder)
+    histories = run.splits["test"][1]
+    same, k = 0, min(10, exported.decode.shortest_list)
+    asked = [user for user in range(1, histories.n_users) if len(histories.of(user))][:users]
+    for user in asked:
+        history = [exported.ids[item - 1] for item in histories.of(user).tolist()]
+        wanted = [one.item_id for one in run.recommend(history, k, mask_history=False)]
+        same += wanted == exported.recommend(history, k)
+    return same, len(asked)
+
+
+def _loaded(run_folder: str | Path):
+    from recbole_think.loading import load
+
+    run = load(run_folder)
+    if run.config["model"] != "OneRecThink":
+        raise InputError(f"{run_folder} is a run of {run.config['model']}; only OneRecThink holds a language model")
+    return run
+
+
+def _facts(run) -> dict[str, Any]:
+    """What a reader needs besides weights and tokenizer."""
+    model = run.model
+    names, titles = run.names, run.titles
+    return {
+        "format": 1,
+        "levels": model.codes.levels,
+        "sizes": list(model.codes.sizes),
+        "prompt": model.vocabulary.tokenizer.decode(model.ranker.frame),
+        "max_history": model.ranker.max_history,
+        "decode": asdict(model.decode),
+        "precision": str(model.dtype()).removeprefix("torch."),
+        "seed": model.ranker.seed,
+        "data_fingerprint": run.metrics["data_fingerprint"],
+        "thought_tokens": model.ranker.words.tolist(),
+        "items": [
+            {"id": names[row + 1], "title": titles[row + 1], "codes": codes, "tokens": model.vocabulary.spell(row + 1)}
+            for row, codes in enumerate(model.codes.table.tolist())
+        ],
+    }
+
+
+def card(run) -> str:
+    """The model card: what it is, what it was measured to do, how to use it."""
+    metrics, model = run.metrics, run.model
+    rows = "".join(
+        f"| {name} | {value:.4f} | {metrics['test_other_masking'][name]:.4f} |\n"
+        for name, value in metrics["test"].items()
+    )
+    here, other = ("left out", "allowed") if metrics["mask_history"] else ("allowed", "left out")
+    backbone = run.config["backbone"]["name"]
+    example = model.vocabulary.spell(1)
+    return f"""---
+library_name: transformers
+tags: [recommendation, semantic-ids, onerec-think]
+---
+# OneRecThink on {metrics["dataset"]}
+
+A language model ({backbone}, {metrics["parameters"]:,} parameters) that names the next item of a history by its itemic
+tokens (OneRec-Think, arXiv 2510.11639), made by RecBole-Think:
+
+    {metrics["command"]}
+
+Commit {metrics["commit"]}, data fingerprint {metrics["data_fingerprint"]}, {len(run.names) - 1:,} items,
+{metrics["users"]:,} users ranked, finished {metrics["finished"]}. The terms of the backbone and of the data set hold
+for this model as well.
+
+## Measured
+
+Test split, last event of every user, the whole catalogue ranked:
+
+| | items met before {here} | items met before {other} |
+|---|---|---|
+{rows}
+## Use
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+`{FACTS}` has the prompt (a history's tokens follow it, oldest first, at most {model.ranker.max_history} items, such as
+`{example}`), the codes of every item by its id, and how lists are made. Free generation may name no item: hold it to
+the codes there, or use `recbole_think.export.read_export(folder).recommend([...])`, which gives the lists measured
+above.
+"""
+
+
+def main(words: Sequence[str]) -> int:
+    """Export, check, and say so; return 0, 1 where lists differ, 2 where it cannot be done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_think.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_folder")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--replace", action="store_true", help="make an export that is there already anew")
+    parser.add_argument("--check", type=int, default=20, help="users whose lists are compared afterwards (default: 20)")
+    given = parser.parse_args(words)
+    try:
+        export(given.run_folder, given.folder, given.replace)
+        same, asked = agreement(given.run_folder, given.folder, given.check) if given.check else (0, 0)
+    except InputError as why:
+        sys.stderr.write(f"error: {why}\n")
+        return 2
+    sys.stdout.write(f"written: {given.folder}\n")
+    if asked:
+        sys.stdout.write(f"read back, it gives {same} of {asked} users the very list of the run\n")
+    return 0 if same == asked else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
