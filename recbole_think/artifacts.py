@@ -79,23 +79,27 @@ def fresh_folder(place: Path, replace: bool, ours: str) -> Iterator[Path]:
     Raises:
         InputError: there is one, and it is not to be replaced; or it cannot be written.
     """
+    place = place.expanduser().resolve()
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         if not replace:
             raise InputError(f"{place} is there already; --replace makes it anew, or choose another name")
         if not (place / ours).is_file():
             raise InputError(f"{place} is not replaced: it has no {ours}, so it was not made by this command")
-    draft = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft, old = (place.with_name(f".{place.name}.{os.getpid()}.{what}") for what in ("new", "old"))
     try:
         with disk_guard(place):
             draft.mkdir(parents=True)
             yield draft
-            shutil.rmtree(place, ignore_errors=True)
+            if place.exists():
+                place.rename(old)
             draft.rename(place)
     except OSError as why:
         raise InputError(f"{place} cannot be written: {why}") from why
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if old.exists() and not place.exists():  # the new one did not come
+            old.rename(place)
+        for path in (draft, old):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -35,18 +35,24 @@ class Exported:
     ranker: Ranker
     decode: DecodeOptions
     dtype: torch.dtype  # lists are computed in
+    masked: bool  # whether the run left out what a history holds
     ids: list[str]  # raw id of item r + 1
     titles: list[str]
 
+    @property
+    def longest(self) -> int:
+        """Length of a list that can always be filled."""
+        return min(self.decode.shortest_list, len(self.ids))
+
     def recommend(
-        self, history: Sequence[str], k: int = 10, mask_history: bool = False, instruction: str = ""
+        self, history: Sequence[str], k: int = 10, mask_history: bool | None = None, instruction: str = ""
     ) -> list[str]:
         """Raw ids of the ``k`` best items after a history, best first.
 
         Args:
             history: raw item ids, oldest first.
             k: length of the list, at most what ``decode`` names.
-            mask_history: leave out what the history holds.
+            mask_history: leave out what the history holds; by default as the run was evaluated.
             instruction: a wish in words, for a model that thinks.
 
         Raises:
@@ -58,11 +64,11 @@ class Exported:
                 raise InputError(f"unknown item {name!r}{near_hint(str(name), number)}")
         if not history:
             raise InputError("an empty history: name at least one item")
-        if not 1 <= k <= self.decode.shortest_list:
-            raise InputError(f"k must be 1 to {self.decode.shortest_list}, got {k}")
+        if not 1 <= k <= self.longest:
+            raise InputError(f"k must be 1 to {self.longest}, got {k}")
         rows = np.array([number[name] for name in history])
         mask = torch.zeros(1, len(self.ids), dtype=torch.bool)
-        mask[0, rows] = mask_history
+        mask[0, rows] = self.masked if mask_history is None else mask_history
         prompts = self.ranker.prompts([rows + 1], instruction)
         [found] = self.ranker.rank(prompts, lambda places: mask[places], self.decode, self.dtype)
         return [self.ids[item - 1] for item in found[:k]]
@@ -103,19 +109,20 @@ def read_export(folder: str | Path) -> Exported:
     words = torch.tensor(facts["thought_tokens"], dtype=torch.int64)
     ranker = Ranker(model, vocabulary, codes, facts["max_history"], words, facts["seed"])
     ids, titles = ([item[name] for item in facts["items"]] for name in ("id", "title"))
-    return Exported(ranker, DecodeOptions(**facts["decode"]), getattr(torch, facts["precision"]), ids, titles)
+    decode, dtype = DecodeOptions(**facts["decode"]), getattr(torch, facts["precision"])
+    return Exported(ranker, decode, dtype, facts["mask_history"], ids, titles)
 
 
 def agreement(run_folder: str | Path, folder: Path, users: int) -> tuple[int, int]:
     """How many of some users get the very list from the folder that the run gives them, and how many were asked."""
     run, exported = _loaded(run_folder), read_export(folder)
     histories = run.splits["test"][1]
-    same, k = 0, min(10, exported.decode.shortest_list)
+    same, k = 0, min(10, exported.longest)
     asked = [user for user in range(1, histories.n_users) if len(histories.of(user))][:users]
     for user in asked:
         history = [exported.ids[item - 1] for item in histories.of(user).tolist()]
-        wanted = [one.item_id for one in run.recommend(history, k, mask_history=False)]
-        same += wanted == exported.recommend(history, k)
+        wanted = [one.item_id for one in run.recommend(history, k)]
+        same += wanted == exported.recommend(history, k)[: len(wanted)]
     return same, len(asked)
 
 
@@ -140,6 +147,7 @@ def _facts(run) -> dict[str, Any]:
         "max_history": model.ranker.max_history,
         "decode": asdict(model.decode),
         "precision": str(model.dtype()).removeprefix("torch."),
+        "mask_history": bool(run.config["mask_history"]),
         "seed": model.ranker.seed,
         "data_fingerprint": run.metrics["data_fingerprint"],
         "thought_tokens": model.ranker.words.tolist(),

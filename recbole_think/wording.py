@@ -56,7 +56,8 @@ def hardware(facts: Mapping[str, Any]) -> str:
 
 def processor(facts: Mapping[str, Any]) -> str:
     """A processor by its name and the products it has: clouds sell quite different ones under one name."""
-    return f"{facts['cpu']} ({facts['instructions']})" if facts.get("instructions") else str(facts["cpu"])
+    known = facts.get("instructions") or ("AMX bf16" if facts.get("amx_bf16") else "")  # as earlier records say it
+    return f"{facts['cpu']} ({known})" if known else str(facts["cpu"])
 
 
 FILTERS = {"number": number, "share": share, "duration": duration, "short": short, "spoken": spoken, "span": span}

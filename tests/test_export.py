@@ -43,7 +43,7 @@ def test_every_user_gets_the_very_list_of_the_run(made):
     histories, asked = found.splits["test"][1], 0
     for user in range(1, histories.n_users):
         history = [exported.ids[item - 1] for item in histories.of(user).tolist()]
-        for masked in (False, True):
+        for masked in (None, False, True):
             wanted = [one.item_id for one in found.recommend(history, 10, mask_history=masked)]
             assert exported.recommend(history, 10, mask_history=masked)[: len(wanted)] == wanted
             asked += 1
@@ -133,6 +133,27 @@ def test_a_damaged_export_is_refused(made, tmp_path):
     (tmp_path / "other" / FACTS).write_text(json.dumps(facts))
     with pytest.raises(InputError, match="is not that of these codes"):
         read_export(tmp_path / "other")
+
+
+def test_what_is_there_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    place = tmp_path / "a"
+    with fresh_folder(place, False, "ours") as draft:
+        (draft / "ours").write_text("old")
+    rename = type(place).rename
+
+    def broken(self, target):
+        if self.name.endswith(".new"):
+            raise OSError("no luck")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(place), "rename", broken)
+    with pytest.raises(InputError, match="no luck"), fresh_folder(place, True, "ours") as draft:
+        (draft / "ours").write_text("new")
+    assert (place / "ours").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["a"]
+    monkeypatch.undo()
+    with fresh_folder(place, True, "ours") as draft:
+        (draft / "ours").write_text("new")
+    assert (place / "ours").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_folder_that_cannot_be_finished_leaves_nothing(tmp_path):

@@ -121,7 +121,7 @@ def read_board(path: Path, quick: bool = False) -> Board:
         _require_keys(path, "quick", fast, QUICK_KEYS, {"rows"})
         shared, over = {**shared, **(fast.get("options") or {})}, fast["rows"]
         rows = {name: _known(path, "quick", name, rows) for name in over}
-    rows = {name: _row(path, str(name), row, rows, shared) for name, row in rows.items()}
+    rows = {name: _row(path, str(name), row, found["rows"], shared, over) for name, row in rows.items()}
     jobs = [job for name, row in rows.items() for job in _jobs(path, found, str(name), row, shared, over.get(name))]
     _require_distinct(path, jobs)
     jobs = [replace(job, runs_of=_runs(path, job, rows[job.row].get("runs_of") or {}, jobs)) for job in jobs]
@@ -129,15 +129,16 @@ def read_board(path: Path, quick: bool = False) -> Board:
     return Board(f"{path.stem}-quick" if quick else path.stem, title, str(found["dataset"]), tuple(jobs), quick)
 
 
-def _row(path: Path, name: str, row: Any, rows: Mapping, shared: Mapping) -> Any:
-    """A row as it stands; a twin is written out."""
+def _row(path: Path, name: str, row: Any, rows: Mapping, shared: Mapping, over: Mapping) -> Any:
+    """A row as it stands; a twin is written out, of its row as the variant has it."""
     where = f"row {name!r}"
     if not isinstance(row, Mapping) or "twin_of" not in row:
         return row
     _require_keys(path, where, row, twins.KEYS, set())
     of = _known(path, f"{where}, twin_of", row["twin_of"], rows)
     _require_keys(path, f"row {row['twin_of']!r}", of, ROW_KEYS, {"model"})
-    return twins.written_out(f"{path}, {where}", row, of, shared)
+    changed = {**flat(of.get("options") or {}), **flat(over.get(row["twin_of"]) or {})} if over else of.get("options")
+    return twins.written_out(f"{path}, {where}", row, {**of, "options": changed}, shared)
 
 
 def _jobs(path: Path, board: Mapping, name: str, row: Any, shared: Mapping, over: Mapping | None) -> list[Job]:

@@ -17,10 +17,15 @@ class Pace:
     planned: float = 0.0  # minutes, of rows that have ended
     taken: float = 0.0  # minutes they took, side by side or not
 
-    def end(self, planned: float, taken: float) -> None:
-        """Note a row that was made."""
-        self.planned += planned
-        self.taken += taken
+    gone_on: float = 0.0  # minutes planned for rows whose beginning was made before, which tell nothing of the pace
+
+    def end(self, planned: float, taken: float, resumed: bool = False) -> None:
+        """Note a row that was made, or finished, if it was ``resumed``."""
+        if resumed:
+            self.gone_on += planned
+        else:
+            self.planned += planned
+            self.taken += taken
 
     @property
     def speed(self) -> float:
@@ -30,4 +35,4 @@ class Pace:
     def done(self, going: Sequence[tuple[float, float]]) -> float:
         """Planned minutes that are done, given those (planned, taken so far) of the rows at work."""
         at_work = sum(min(taken * self.speed, NEARLY * planned) for planned, taken in going)
-        return self.planned + at_work
+        return self.planned + self.gone_on + at_work

@@ -35,6 +35,7 @@ class Running:
 
     job: Job
     process: subprocess.Popen
+    resumed: bool = False  # it was begun by an earlier board
     begun: float = field(default_factory=time.monotonic)
 
     @property
@@ -113,7 +114,8 @@ class Runner:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / f"{job.name}{FAILED}").unlink(missing_ok=True)
             try:
-                going.append(Running(job, self._process(job)))
+                resumed = (self.folder / job.name).is_dir()
+                going.append(Running(job, self._process(job), resumed))
             except InputError as why:
                 self._failed(job, why, failed)
 
@@ -151,7 +153,7 @@ class Runner:
             if ended.process.returncode:
                 raise InputError(last_words(log) or f"ended with {ended.process.returncode}")
             add(self.folder / job.name, job.row, job.command, self.results)
-            pace.end(job.minutes, ended.minutes)
+            pace.end(job.minutes, ended.minutes, ended.resumed)
         except InputError as why:
             self._failed(job, why, failed)
         self.report()

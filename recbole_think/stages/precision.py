@@ -6,6 +6,7 @@ as long, float32, which is the more exact of the two, is taken even if bfloat16 
 
 import logging
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,21 @@ def choose(wanted: str, folder: Path, width: int, inner: int) -> torch.dtype:
         dtype, ratio = fastest(width, inner)
         chosen = str(dtype).removeprefix("torch.")
         write_json(path, {"chosen": chosen, RATIO: float(f"{ratio:.2g}"), "shape": [ROWS, width, inner]})
-        if wanted == "bfloat16" and ratio < HOPELESS:
-            log.warning(
-                "bfloat16 was asked for, and products in it take this machine %.0f times as long as in float32: "
-                "float32 is used (a processor with AVX512-BF16 or AMX, or a GPU, has them)", 1 / max(ratio, 1e-9),
-            )  # fmt: skip
     kept = read_json(path)
     if wanted == "auto":
         return getattr(torch, kept["chosen"])
-    return torch.bfloat16 if kept[RATIO] >= HOPELESS else torch.float32
+    if kept[RATIO] >= HOPELESS:
+        return torch.bfloat16
+    _say_refused(folder.absolute(), kept[RATIO])
+    return torch.float32
+
+
+@cache  # once a run
+def _say_refused(_: Path, ratio: float) -> None:
+    log.warning(
+        "bfloat16 was asked for, and products in it take this machine %.0f times as long as in float32: float32 is "
+        "used (a processor with AVX512-BF16 or AMX, or a GPU, has them)", 1 / max(ratio, 1e-9),
+    )  # fmt: skip
 
 
 def fastest(width: int, inner: int) -> tuple[torch.dtype, float]:

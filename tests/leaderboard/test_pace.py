@@ -21,6 +21,12 @@ def test_a_row_that_takes_longer_than_planned_is_nearly_done_until_it_is():
     assert Pace().done([(10, 500)]) == pytest.approx(9.8)
 
 
+def test_a_row_that_was_begun_before_is_done_and_says_nothing_of_the_pace():
+    pace = Pace()
+    pace.end(planned=90, taken=0.1, resumed=True)
+    assert pace.speed == 1 and pace.done([(60, 1)]) == 91
+
+
 def test_a_row_that_took_no_time_says_nothing_of_the_pace():
     pace = Pace()
     pace.end(planned=1, taken=0)

@@ -52,4 +52,9 @@ def test_a_twin_of_nothing_that_thinks_is_refused(tmp_path, old, new, said):
 
 def test_the_quick_variant_may_hold_a_twin(tmp_path):
     _, row, twin = board_of(tmp_path, BOARD, quick=True).jobs
-    assert row.options["decode.thoughts"] == 2 and twin.options["decode.think"] is False
+    assert row.options["decode.thoughts"] == 2
+    assert twin.options == {**row.options, "decode.think": False, "decode.num_beams": 60}, "of the row as quick has it"
+    [alone] = board_of(
+        tmp_path, BOARD.replace("Pop: {}, thinks: {decode.thoughts: 2}, its twin", "once"), quick=True
+    ).jobs
+    assert alone.options["decode.num_beams"] == 90 and alone.stages_from == "thinks"

@@ -35,6 +35,13 @@ def test_bfloat16_is_refused_where_it_is_hopeless_and_the_log_says_so_once(ratio
     assert warning.startswith("bfloat16 was asked for") and "float32 is used" in warning
 
 
+def test_it_is_said_as_well_where_something_else_was_measured_before(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(precision, "_speed_ratio", lambda *_: 0.01)
+    assert precision.choose("auto", tmp_path, 8, 16) == torch.float32 and not caplog.messages
+    assert precision.choose("bfloat16", tmp_path, 8, 16) == torch.float32
+    assert len(caplog.messages) == 1
+
+
 def test_what_was_measured_for_one_wish_serves_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "_speed_ratio", lambda *_: 1.0)
     assert precision.choose("bfloat16", tmp_path, 8, 16) == torch.bfloat16

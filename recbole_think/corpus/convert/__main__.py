@@ -75,10 +75,12 @@ def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:
     raw = Raw(given.raw, given.category, not given.quiet, Rejects(given.malformed))
     if given.download:
         _download(source, raw)
+    if not source.timed and (given.since or given.until):
+        raise InputError(f"{source.name} has no times: --since and --until cannot be asked for")
     options = FilterOptions(**{field.name: getattr(given, field.name) for field in fields(FilterOptions)})
     with fresh_folder(given.out / name, given.replace, FIGURES) as folder:
         events, steps, items, users = convert(source, raw, options)
-        figures = card.statistics(events, items)
+        figures = card.statistics(events, items, source.timed)
         safe = replace(events, users=safe_ids(events.users), items=safe_ids(events.items))
         write_events(folder / f"{name}.inter", safe, given.ties)
         for kind, ids, cells, table in (
@@ -101,7 +103,8 @@ def _download(source: Source, raw: Raw) -> None:
     if source.categories and not raw.category:
         raise InputError("name what to fetch, such as --category=Beauty")
     for remote in source.remotes(raw.category):
-        fetch(remote, raw.folder, source.home, raw.show)
+        if not any((raw.folder / name).is_file() for name in remote.instead):
+            fetch(remote, raw.folder, source.home, raw.show)
 
 
 def _source(name: str | None) -> Source:

@@ -114,7 +114,11 @@ def _named(raw: Raw, patterns: tuple[str, ...]) -> list[str]:
 
 def remotes(category: str, year: str) -> list[Remote]:
     """Where the 5-core of a category (2023: all of it) and its products are."""
-    return [Remote(place.format(category)) for place in PLACES[year]]
+    found = YEARS[year]
+    return [
+        Remote(place.format(category), instead=tuple(name.format(category) for name in names))
+        for place, names in zip(PLACES[year], (found.reviews, found.products), strict=True)
+    ]
 
 
 LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"

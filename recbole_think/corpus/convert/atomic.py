@@ -5,6 +5,7 @@ m events; tables by raw id.
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from recbole_think.corpus.convert.raw import Table, cell
 from recbole_think.errors import InputError
 
 TIES = ("file", "position")
+MISSING = frozenset(
+    "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
+)  # what pandas reads as no value
 CHUNK = 1 << 20  # events written at once
 
 
@@ -61,17 +65,24 @@ def places(user: np.ndarray) -> np.ndarray:
 
 
 def safe_ids(names: Sequence[str]) -> list[str]:
-    """Raw ids as cells of an atomic file.
+    """Raw ids as cells of an atomic file, each another one; what no reader takes for an id is written in percent.
+
+    A tab, a double quote or two blanks are spelt ``%09``, ``%22``, ``%20%20`` as in an address, and so is every letter
+    of an id that pandas, and so RecBole, takes for a missing value (``NA``, ``null``).
 
     Raises:
-        InputError: two of them would become one, or one nothing.
+        InputError: two ids would become one.
     """
-    made = [cell(name) for name in names]
-    if len(set(made)) < len(made) or "" in made:
+    made = [name if name and cell(name) == name and name not in MISSING else _escaped(name) for name in names]
+    if len(set(made)) < len(made):
         seen: dict[str, str] = {}
         for name, written in zip(names, made, strict=True):
-            if not written or written in seen:
-                other = f" as {seen[written]!r} is" if written in seen else ""
-                raise InputError(f"id {name!r} would be written {written!r}{other}; rename it in the raw file")
+            if written in seen:
+                raise InputError(f"ids {seen[written]!r} and {name!r} would both be written {written!r}; rename one")
             seen[written] = name
     return made
+
+
+def _escaped(name: str) -> str:
+    spelt = quote(name, safe="", errors="replace")
+    return spelt if spelt != name else "".join(f"%{byte:02X}" for byte in name.encode()) or "%"

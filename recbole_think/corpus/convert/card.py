@@ -15,8 +15,14 @@ from recbole_think.corpus.convert.raw import Raw, Source, Table
 TESTABLE = 3  # events of a user: one to learn from, one to validate, one to test
 
 
-def statistics(events: Events, items: Table) -> dict[str, Any]:
-    """Figures of a data set whose events are in order of user and time, all of whose ids occur."""
+def statistics(events: Events, items: Table, timed: bool = True) -> dict[str, Any]:
+    """Figures of a data set whose events are in order of user and time, all of whose ids occur.
+
+    Args:
+        events: all of them.
+        items: what is said of items.
+        timed: their times are times, and not places in a history.
+    """
     lengths = np.bincount(events.user)
     of_item = np.bincount(events.item)
     pairs = events.user.astype(np.int64) * len(events.items) + events.item
@@ -24,6 +30,7 @@ def statistics(events: Events, items: Table) -> dict[str, Any]:
     tied = same_user & np.r_[False, events.time[1:] == events.time[:-1]]
     tied |= np.r_[tied[1:], False]
     titled = sum(1 for name in events.items if items.get(name, {}).get("title"))
+    days = {"first day": _day(events.time.min()), "last day": _day(events.time.max())} if timed else {}
     return {
         "users": len(lengths),
         "items": len(of_item),
@@ -38,8 +45,7 @@ def statistics(events: Events, items: Table) -> dict[str, Any]:
         "share of events that repeat a user's item": float(1 - len(np.unique(pairs)) / len(pairs)),
         "share of events at the time of another one of the user": float(tied.mean()),
         "items with a title": titled,
-        "first day": _day(events.time.min()),
-        "last day": _day(events.time.max()),
+        **days,
     }
 
 
@@ -49,10 +55,14 @@ def page(
     """The data card, in Markdown."""
     rows = "".join(f"| {step.name} | {step.events:,} | {step.users:,} | {step.items:,} |\n" for step in steps)
     table = "".join(f"| {key} | {_said(value)} |\n" for key, value in figures.items())
-    files = "".join(f"- `{path.name}`, {path.stat().st_size:,} bytes, sha256 `{digest(path)}`\n" for path in raw.used)
+    files = "".join(
+        f"- `{path.name}`, {path.stat().st_size:,} bytes, sha256 `{digest(path)}`\n" for path in dict.fromkeys(raw.used)
+    )
     rejects = "".join(f"- {example}\n" for example in raw.rejects.examples)
     order = (
-        "Times are the publisher's; equal ones of a user stand in the order of the publisher's file."
+        "Histories come without times; places in them stand for times."
+        if not source.timed
+        else "Times are the publisher's; equal ones of a user stand in the order of the publisher's file."
         if ties == "file"
         else "Times are places in a user's history, in the publisher's order of time and, where that ties, of the file."
     )
@@ -73,7 +83,10 @@ def digest(path: Path) -> str:
 
 
 def _day(time: Any) -> str:
-    return datetime.fromtimestamp(int(time), UTC).strftime("%Y-%m-%d")
+    try:
+        return datetime.fromtimestamp(int(time), UTC).strftime("%Y-%m-%d")
+    except (ValueError, OverflowError, OSError):  # a time in other units than the others
+        return f"second {time}"
 
 
 def _said(value: Any) -> str:

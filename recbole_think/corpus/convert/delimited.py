@@ -30,7 +30,7 @@ def columns(block: Block, kinds: Mapping[str, pa.DataType], separator: str, reje
             parse_options=arrow_csv.ParseOptions(
                 delimiter=separator if len(separator) == 1 else "\t", quote_char=False, ignore_empty_lines=True
             ),
-            convert_options=arrow_csv.ConvertOptions(column_types=kinds, null_values=[""]),
+            convert_options=arrow_csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True),
         )
         if not any(column.null_count for column in found.columns):
             return found

@@ -27,6 +27,7 @@ class Remote(NamedTuple):
 
     url: str
     md5: str = ""  # address of its checksum, where one is published
+    instead: tuple[str, ...] = ()  # files that make it unnecessary: the same unpacked
 
     @property
     def name(self) -> str:

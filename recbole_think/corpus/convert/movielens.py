@@ -115,12 +115,13 @@ def _named(names: tuple[str, ...], number: str) -> str:
 
 def _source(size: str) -> Source:
     place = f"https://files.grouplens.org/datasets/movielens/ml-{size}.zip"
+    unpacked = (f"ml-{size}/{RATINGS[size][0]}", RATINGS[size][0])
     people = partial(users, size=size) if size in ("100k", "1m") else None
     return Source(
         f"ml-{size}", f"MovieLens {size.upper()}", f"https://grouplens.org/datasets/movielens/{size}/",
         "Harper, Konstan: The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015",
         "research use; see its README", f"ml-{size}.zip, or what it holds", partial(events, size=size),
-        partial(items, size=size), people, remotes=lambda _: [Remote(place, f"{place}.md5")],
+        partial(items, size=size), people, remotes=lambda _: [Remote(place, f"{place}.md5", unpacked)],
     )  # fmt: skip
 
 

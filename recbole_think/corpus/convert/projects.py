@@ -70,10 +70,13 @@ def _events(histories: Histories) -> Events:
 
     def put_away() -> None:
         users, items, times = columns
-        reading.add(
-            pa.table({"user": pa.array(users, pa.string()), "item": pa.array(items, pa.string()), "time": times}),
-            {"user": "user", "item": "item", "time": "time"},
-        )
+        try:
+            table = pa.table(
+                {"user": pa.array(users, pa.string()), "item": pa.array(items, pa.string()), "time": times}
+            )
+        except UnicodeEncodeError as why:
+            raise InputError(f"an id holds half a character: {why.object[:40]!r}; repair the file") from why
+        reading.add(table, {name: name for name in table.column_names})
         for column in columns:
             column.clear()
 
@@ -143,16 +146,16 @@ SOURCES = [
     Source(
         "onerec-think", "OneRec-Think's data", "https://arxiv.org/abs/2510.11639",
         "OneRec-Think, arXiv 2510.11639", "as its own source allows",
-        "sequential_data_processed.txt, <name>.pretrain.json", one_rec_think_events, one_rec_think_items,
+        "sequential_data_processed.txt, <name>.pretrain.json", one_rec_think_events, one_rec_think_items, timed=False,
     ),
     Source(
         "p5", "P5's data", "https://github.com/jeykigung/P5", "Geng et al.: Recommendation as Language Processing. "
         "RecSys 2022", "as its own source allows", "sequential_data.txt, datamaps.json, meta.json.gz", p5_events,
-        p5_items,
+        p5_items, timed=False,
     ),
     Source(
         "lc-rec", "data of LC-Rec and MiniOneRec", "https://github.com/RUCAIBox/LC-Rec",
         "Zheng et al.: Adapting Large Language Models by Integrating Collaborative Semantics. ICDE 2024",
-        "as its own source allows", "<name>.inter.json, <name>.item.json", lc_rec_events, lc_rec_items,
+        "as its own source allows", "<name>.inter.json, <name>.item.json", lc_rec_events, lc_rec_items, timed=False,
     ),
 ]  # fmt: skip

@@ -85,6 +85,7 @@ class Source:
     events: Callable[[Raw], Events]
     items: Callable[[Raw, Collection[str]], Table] | None = None  # of those ids alone
     users: Callable[[Raw, Collection[str]], Table] | None = None
+    timed: bool = True  # events have times; else places in a history stand for them
     categories: bool = False  # it comes in categories, one of which is to be named
     remotes: Callable[[str], Sequence[Remote]] | None = None  # files to fetch of a category; None: by hand alone
 
@@ -96,4 +97,5 @@ def clean(value: object) -> str:
 
 def cell(text: str) -> str:
     """Text without tabs, ends of lines and double quotes, which no reader of atomic files takes alike."""
-    return " ".join(CONTROL.sub(" ", text).replace('"', "''").split())
+    whole = text.encode("utf-8", "replace").decode("utf-8")  # half a character becomes a question mark
+    return " ".join(CONTROL.sub(" ", whole).replace('"', "''").split())

@@ -12,21 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as compute
 import pyarrow.json as arrow_json
 
 from recbole_think.corpus.convert.lines import Block, blocks, lines
 from recbole_think.corpus.convert.rejects import Rejects
 
 Parse = Callable[[str], Any]
+FARTHEST = 2**63
 TEXT, NUMBER, WHOLE, MOMENT = pa.string(), pa.float64(), pa.int64(), pa.timestamp("s")
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(int(value))
+    if isinstance(value, bool) or not (isinstance(value, str) or int(value) == value):
+        raise ValueError(f"{value!r} is no word")
+    text = value if isinstance(value, str) else str(int(value))
+    text.encode("utf-8")  # half a character is none
+    return text
+
+
+def _whole(value: Any) -> int:
+    if not -FARTHEST <= int(value) < FARTHEST:
+        raise ValueError(f"{value!r} has more than 64 bits")
+    return int(value)
 
 
 CASTS: dict[pa.DataType, Callable[[Any], Any]] = {
-    TEXT: _text, NUMBER: float, WHOLE: int, MOMENT: datetime.fromisoformat,
+    TEXT: _text, NUMBER: float, WHOLE: _whole, MOMENT: datetime.fromisoformat,
 }  # fmt: skip
 
 
@@ -44,7 +56,7 @@ def columns(
     """
     schema = pa.schema(list(wanted.items()))
     found = _at_once(block, schema) if parse is json.loads else None
-    if found is None or any(found[name].null_count for name in needed):
+    if found is None or any(_lacks(found[name]) for name in needed):
         rows = []
         for number, line in lines(block):
             record = _parsed(block, number, line, parse, rejects)
@@ -71,11 +83,15 @@ def records(path: Path, member: str, rejects: Rejects, parse: Parse = json.loads
                 yield found
 
 
+def _lacks(column: pa.ChunkedArray) -> bool:
+    return bool(column.null_count or (column.type == TEXT and compute.any(compute.equal(column, "")).as_py()))
+
+
 def literal(line: str) -> Any:
     """A line that is a Python literal, never executed."""
     try:
         return ast.literal_eval(line)
-    except (SyntaxError, MemoryError, RecursionError) as why:
+    except (SyntaxError, TypeError, MemoryError, RecursionError) as why:
         raise ValueError(str(why)) from why
 
 
@@ -106,7 +122,7 @@ def _row(
         except (TypeError, ValueError, OverflowError):
             rejects.add(block.path, number, line, f"{name} is {str(found[name])[:40]!r}")
             return None
-        if row[name] is None and name in needed:
+        if row[name] in (None, "") and name in needed:
             rejects.add(block.path, number, line, f"it has no {name!r}")
             return None
     return row

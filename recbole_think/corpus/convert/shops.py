@@ -93,6 +93,9 @@ SOURCES = [
     _source(
         "steam", "Steam reviews", "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
         "Kang, McAuley: Self-Attentive Sequential Recommendation. ICDM 2018", "research use", STEAM,
-        lambda _: [Remote(f"https://cseweb.ucsd.edu/~wckang/{name}") for name in (STEAM.reviews[0], STEAM.products[0])],
+        lambda _: [
+            Remote(f"https://cseweb.ucsd.edu/~wckang/{names[0]}", instead=names)
+            for names in (STEAM.reviews, STEAM.products)
+        ],
     ),
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """What is wrong with a publisher's file is said with its line, and nothing is half-written."""
 
 import gzip
+from urllib.parse import unquote
 
 import pytest
 
@@ -24,6 +25,11 @@ BAD = [
     ('{"asin": "B1", "overall": 5.0, "unixReviewTime": 7}\n', "it has no 'reviewerID'"),
     (review("U2", "B1", "soon"), "unixReviewTime is 'soon'"),
     (review("U2", ["B1"], 7), "asin is"),
+    (review("U2", 1.5, 7), "asin is '1.5'"),
+    (review("U2", True, 7), "asin is 'True'"),
+    (review("", "B1", 7), "it has no 'reviewerID'"),
+    (review("U2", "B1", 1e30), "unixReviewTime is '1e+30'"),
+    (review("U2", "B\ud83d", 7), "asin is"),
 ]  # fmt: skip
 
 
@@ -101,13 +107,53 @@ def test_products_that_would_run_code_are_only_text(tmp_path, raw):
     assert code == 0 and not (tmp_path / "harm").exists()
 
 
-def test_hostile_ids_stay_in_their_cell_or_are_refused(tmp_path, raw, capsys):
-    write(raw / "reviews_Beauty.json", review('U\t1"\n<a_1>', "B1", 100))
+def test_hostile_ids_stay_in_their_cell_and_apart(tmp_path, raw):
+    names = ['U\t1"\n<a_1>', "a  b", "a b", "NA", "null", "<a_2>", "50%"]
+    write(raw / "reviews_Beauty.json", "".join(review(name, "B1", at) for at, name in enumerate(names)))
     _, files = converted(tmp_path, "amazon-2014", "--category=Beauty", *FREE)
-    assert files[".inter"][1][0] == "U 1'' <a_1>"
-    write(raw / "reviews_Beauty.json", review("U\t1", "B1", 100) + review("U 1", "B1", 101))
-    assert converted(tmp_path, "amazon-2014", "--category=Beauty", "--replace", *FREE)[0] == 2
-    assert "as 'U\\t1' is" in capsys.readouterr().err
+    written = [row[0] for row in files[".inter"][1:]]
+    assert written == [
+        "U%091%22%0A%3Ca_1%3E", "a%20%20b", "a b", "%4E%41", "%6E%75%6C%6C", "<a_2>", "50%"
+    ]  # fmt: skip
+    assert [unquote(name) for name in written] == names
+
+
+def test_ids_that_would_become_one_are_refused(tmp_path, raw, capsys):
+    write(raw / "reviews_Beauty.json", review("a  b", "B1", 100) + review("a%20%20b", "B1", 101))
+    assert converted(tmp_path, "amazon-2014", "--category=Beauty", *FREE)[0] == 2
+    assert "ids 'a  b' and 'a%20%20b' would both be written" in capsys.readouterr().err
+
+
+def test_no_id_is_lost_when_recbole_reads_what_was_written(tmp_path, raw):
+    from recbole_think.experiment import run
+
+    users = ["NA", "null", "None", "nan", "a  b", 'q"q', "plain"]
+    rows = [review(user, f"B{(at + step) % 9}", step) for at, user in enumerate(users) for step in range(5)]
+    write(raw / "reviews_Beauty.json", "".join(rows))
+    assert converted(tmp_path, "amazon-2014", "--category=Beauty", *FREE)[0] == 0
+    given = {"data_path": str(tmp_path / "out"), "run_folder": str(tmp_path / "run"), "show_progress": False}
+    given |= {"topk": [5], "valid_metric": "NDCG@5"}
+    assert run("Pop", "toy", config_dict=given)["metrics"]["users"] == len(users)
+
+
+def test_a_rating_without_a_user_is_malformed_whatever_stands_beside_it(tmp_path, raw):
+    for more in ("", "x\n"):
+        write(raw / "ratings_Beauty.csv", f"U1,B1,5.0,100\n,B1,5.0,100\nU2,B1,5.0,{'9' * 24}\n{more}")
+        code, files = converted(tmp_path, "amazon-2014", "--category=Beauty", "--replace", *FREE)
+        assert code == 0 and files[".inter"][1:] == [["U1", "B1", "5", "100"]]
+
+
+def test_a_time_in_other_units_does_not_stop_the_card(tmp_path, raw):
+    write(raw / "reviews_Beauty.json", GOOD + review("U2", "B1", 1588687728923000))
+    assert converted(tmp_path, "amazon-2014", "--category=Beauty", *FREE)[0] == 0
+    assert "second 1588687728923000" in (tmp_path / "out" / "toy" / "README.md").read_text()
+
+
+def test_products_in_no_shape_are_malformed_and_titles_lose_half_characters(tmp_path, raw):
+    write(raw / "reviews_Beauty.json", GOOD)
+    write(raw / "meta_Beauty.json", "{[1]: 2}\n{'asin': 'B1', 'title': 'x\\ud83d'}\n")
+    code, files = converted(tmp_path, "amazon-2014", "--category=Beauty", *FREE)
+    assert code == 0 and files[".item"][1] == ["B1", "x?"]
 
 
 def test_lines_are_whole_whatever_the_size_of_a_block(tmp_path, monkeypatch):

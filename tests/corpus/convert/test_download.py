@@ -130,6 +130,20 @@ def test_a_publisher_who_asks_for_an_agreement_is_named(tmp_path, capsys):
     assert "cannot be fetched by a program; put yelp_academic_dataset_review.json" in capsys.readouterr().err
 
 
+def test_what_lies_there_unpacked_is_not_fetched(tmp_path, monkeypatch):
+    from recbole_think.corpus.convert import __main__ as command
+
+    asked = []
+    monkeypatch.setattr(command, "fetch", lambda remote, *_: asked.append(remote.name))
+    (tmp_path / "reviews_Beauty.json").write_text("{}")
+    (tmp_path / "ratings.dat").write_text("")
+    main(
+        ["amazon-2014", "--category=Beauty", "--download", f"--raw={tmp_path}", f"--out={tmp_path / 'out'}", "--quiet"]
+    )
+    main(["ml-1m", "--download", f"--raw={tmp_path}", f"--out={tmp_path / 'out'}", "--quiet"])
+    assert asked == ["meta_Beauty.json.gz"]
+
+
 def test_what_is_fetched_is_what_is_read():
     for source in SOURCES.values():
         if source.remotes:

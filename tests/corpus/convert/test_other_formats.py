@@ -95,6 +95,22 @@ def test_p5_numbers_become_raw_ids_where_its_map_is_there(tmp_path, raw):
     assert files[".inter"][1:] == [["1", "2", "0"], ["1", "1", "1"], ["2", "1", "0"]]
 
 
+def test_where_there_are_no_times_the_card_says_so_and_days_cannot_be_asked_for(tmp_path, raw, capsys):
+    write(raw / "sequential_data.txt", "1 2 1\n2 1\n")
+    assert converted(tmp_path, "p5", *FREE)[0] == 0
+    card = (tmp_path / "out" / "toy" / "README.md").read_text()
+    assert "Histories come without times" in card and "first day" not in card
+    assert converted(tmp_path, "p5", "--since=2014-01-01", "--replace", *FREE)[0] == 2
+    assert "p5 has no times" in capsys.readouterr().err
+
+
+def test_half_a_character_in_an_id_is_refused(tmp_path, raw, capsys):
+    write(raw / "Games.inter.json", '{"0": ["x\\ud83d"]}')
+    write(raw / "Games.item.json", "{}")
+    assert converted(tmp_path, "lc-rec", *FREE)[0] == 2
+    assert "half a character" in capsys.readouterr().err
+
+
 def test_lc_rec_maps_users_to_lists_of_numbers(tmp_path, raw):
     write(raw / "Games.inter.json", json.dumps({"0": [5, 6], "1": [6]}))
     write(raw / "Games.item.json", json.dumps({"5": {"title": "Pad", "brand": "S", "categories": "Games,PC"}}))
