@@ -54,7 +54,6 @@ def test_the_quick_variant_may_hold_a_twin(tmp_path):
     _, row, twin = board_of(tmp_path, BOARD, quick=True).jobs
     assert row.options["decode.thoughts"] == 2
     assert twin.options == {**row.options, "decode.think": False, "decode.num_beams": 60}, "of the row as quick has it"
-    [alone] = board_of(
-        tmp_path, BOARD.replace("Pop: {}, thinks: {decode.thoughts: 2}, its twin", "once"), quick=True
-    ).jobs
+    only = BOARD.replace("thinks: {decode.thoughts: 2}, its twin", "once")
+    _, alone = board_of(tmp_path, only, quick=True).jobs
     assert alone.options["decode.num_beams"] == 90 and alone.stages_from == "thinks"
