@@ -305,7 +305,10 @@ def test_the_same_seed_trains_the_same_weights_and_another_others(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_language_model_multiplies_in_the_precision_asked_for_and_keeps_float32_weights(precision, tmp_path):
+def test_the_language_model_multiplies_in_the_precision_asked_for_and_keeps_float32_weights(
+    precision, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("recbole_think.stages.precision._speed_ratio", lambda *_: 1.0)  # a machine that has bfloat16
     context = world(tmp_path)
     seen, scored = set(), set()
     product = context.model.get_decoder().layers[0].mlp.down_proj
