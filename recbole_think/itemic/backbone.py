@@ -48,28 +48,36 @@ def load_backbone(
         model, tokenizer = tiny(corpus, seed)
     else:
         source = smollm2_folder(cache) if options.name == SMOLLM2 else options.name
-        model, tokenizer = _from_source(str(source))
+        hint = f"use {SMOLLM2}, {TINY}, a local Hugging Face folder, or a hub name where a network exists"
+        model, tokenizer = from_source(str(source), "backbone.name", hint)
     _require_sound(model, tokenizer, options.name)
     cut_layers(model, options.layers)
-    if not torch.cuda.is_available():
-        # on a CPU two plain products beat the fused kernel at our lengths, its backward by a factor of four
-        model.set_attn_implementation("eager")
+    settle_attention(model)
     model.generation_config = GenerationConfig(
         do_sample=False, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
     )
     return model, tokenizer
 
 
-def _from_source(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def from_source(source: str, named: str, hint: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a Hugging Face folder, or hub name, in float32.
+
+    Raises:
+        InputError: it cannot be loaded; it says what was ``named`` so, and the ``hint``.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     except (OSError, ValueError, KeyError, SafetensorError) as why:
-        raise InputError(
-            f"backbone.name={source!r} cannot be loaded: {str(why).splitlines()[0]} "
-            f"(use {SMOLLM2}, {TINY}, a local Hugging Face folder, or a hub name where a network exists)"
-        ) from why
+        said = (str(why).splitlines() or [type(why).__name__])[0]
+        raise InputError(f"{named}={source!r} cannot be loaded: {said} ({hint})") from why
     return model, tokenizer
+
+
+def settle_attention(model: PreTrainedModel) -> None:
+    """On a CPU two plain products beat the fused kernel at our lengths, its backward by a factor of four."""
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
 
 
 def _require_sound(model: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

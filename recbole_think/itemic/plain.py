@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from recbole_think.errors import InputError
+from recbole_think.itemic.backbone import from_source, settle_attention
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.vocabulary import MARKS, CodeHead, CodeRows, Vocabulary, token_names
 
@@ -82,13 +83,8 @@ def read_plain(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     Raises:
         InputError: they are not there, or damaged.
     """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except Exception as why:  # transformers has many words for a damaged folder
-        raise InputError(f"{folder} holds no language model that can be read: {str(why).splitlines()[0]}") from why
-    if not torch.cuda.is_available():
-        model.set_attn_implementation("eager")  # as the run had it (``backbone.py``)
+    model, tokenizer = from_source(str(folder), "exported folder", "export the run again")
+    settle_attention(model)
     return model.eval(), tokenizer
 
 

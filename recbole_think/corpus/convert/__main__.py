@@ -71,6 +71,8 @@ def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:
     if given.ties not in TIES:
         raise InputError(f"--ties must be one of {', '.join(TIES)}, got {given.ties!r}")
     source = _source(given.source)
+    if source.categories and not given.category:
+        raise InputError(f"{source.title} come in categories: name one, such as --category=Beauty")
     name = given.name or (given.category if source.categories else source.name).lower()
     raw = Raw(given.raw, given.category, not given.quiet, Rejects(given.malformed))
     if given.download:
@@ -100,8 +102,6 @@ def _download(source: Source, raw: Raw) -> None:
         raise InputError(
             f"{source.name} cannot be fetched by a program; put {source.files} into --raw, from {source.home}"
         )
-    if source.categories and not raw.category:
-        raise InputError("name what to fetch, such as --category=Beauty")
     for remote in source.remotes(raw.category):
         if not any((raw.folder / name).is_file() for name in remote.instead):
             fetch(remote, raw.folder, source.home, raw.show)

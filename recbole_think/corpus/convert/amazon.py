@@ -18,9 +18,8 @@ from recbole_think.corpus.convert import delimited
 from recbole_think.corpus.convert.download import Remote
 from recbole_think.corpus.convert.events import Events, Reading
 from recbole_think.corpus.convert.lines import blocks
-from recbole_think.corpus.convert.raw import Raw, Source, Table, clean
+from recbole_think.corpus.convert.raw import Raw, Source, Table, category_path, clean
 from recbole_think.corpus.convert.records import NUMBER, TEXT, WHOLE, columns, literal, records
-from recbole_think.errors import InputError
 
 COLUMN_TYPES = {"user": TEXT, "item": TEXT, "rating": NUMBER, "time": WHOLE}
 
@@ -81,9 +80,9 @@ def items(raw: Raw, wanted: Collection[str], year: Year) -> Table:
         name = record.get(year.item)
         if isinstance(name, str) and name in wanted and name not in table:
             brand = record.get("brand") or record.get("store")
-            table[name] = {
-                "title": clean(record.get("title")), "categories": clean(_path(record)), "brand": clean(brand),
-            }  # fmt: skip
+            categories = record.get("categories") or record.get("category") or record.get("main_category")
+            path = category_path(categories)
+            table[name] = {"title": clean(record.get("title")), "categories": clean(path), "brand": clean(brand)}
     return table
 
 
@@ -98,17 +97,7 @@ def _ratings(raw: Raw, year: Year) -> Events:
     return reading.events()
 
 
-def _path(record: Mapping[str, Any]) -> str:
-    """The categories of a product, widest first, as one path."""
-    found = record.get("categories") or record.get("category") or record.get("main_category") or ""
-    if isinstance(found, list) and found and isinstance(found[0], list):
-        found = found[0]  # of several paths the first, as 2014 has them
-    return " > ".join(map(str, found)) if isinstance(found, list) else str(found)
-
-
 def _named(raw: Raw, patterns: tuple[str, ...]) -> list[str]:
-    if not raw.category:
-        raise InputError("Amazon's reviews come in categories: name one, such as --category=Beauty")
     return [pattern.format(raw.category) for pattern in patterns]
 
 

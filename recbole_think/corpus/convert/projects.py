@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from recbole_think.corpus.convert.events import Events, Reading
 from recbole_think.corpus.convert.lines import blocks, lines
-from recbole_think.corpus.convert.raw import Raw, Source, Table, clean
+from recbole_think.corpus.convert.raw import Raw, Source, Table, category_path, clean
 from recbole_think.corpus.convert.records import literal, records
 from recbole_think.errors import InputError
 
@@ -119,17 +119,10 @@ def _texts(found: Mapping[str, Any], wanted: Collection[str]) -> Table:
     for name, record in found.items():
         if name in wanted and isinstance(record, Mapping):
             table[name] = {
-                "title": clean(record.get("title")), "categories": clean(_path(record.get("categories"))),
+                "title": clean(record.get("title")), "categories": clean(category_path(record.get("categories"))),
                 "brand": clean(record.get("brand")),
             }  # fmt: skip
     return table
-
-
-def _path(value: Any) -> Any:
-    if isinstance(value, list):
-        value = value[0] if value and isinstance(value[0], list) else value
-        return " > ".join(map(str, value))
-    return value
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from recbole_think.corpus.convert.download import Remote
 from recbole_think.corpus.convert.events import Events
@@ -93,6 +94,13 @@ class Source:
 def clean(value: object) -> str:
     """A publisher's text as one cell of an atomic file, without markup; nothing where there is none."""
     return cell(TAG.sub(" ", html.unescape(str(value))))[:LONGEST].rstrip() if value is not None else ""
+
+
+def category_path(value: Any) -> str:
+    """Categories, widest first, as one path; of several paths the first, and words as they are."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        value = value[0]
+    return " > ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
 def cell(text: str) -> str:
