@@ -16,6 +16,7 @@ from recbole.config import Config
 from recbole.utils import ModelType
 
 from recbole_think import catalog, folder
+from recbole_think.corpus.parts import of_rows
 from recbole_think.errors import InputError
 from recbole_think.layers import Layer, Row, origins
 from recbole_think.options import near_hint
@@ -160,7 +161,10 @@ class ThinkConfig(Config):
         self._load_only_needed_columns(final)
         if hasattr(self.model_class, "settle"):
             self.model_class.settle(final)
-        if self.model_class.type != ModelType.SEQUENTIAL and "eval_batch_size" not in self.external_config_dict:
+        if of_rows(final):
+            # the data set and its loaders are sequential, whatever the model is; RecBole then wants repeats allowed
+            final |= {"MODEL_TYPE": ModelType.SEQUENTIAL, "repeatable": True}
+        if final["MODEL_TYPE"] != ModelType.SEQUENTIAL and "eval_batch_size" not in self.external_config_dict:
             final["eval_batch_size"] = PAIRS_PER_BATCH
         return final
 

@@ -22,7 +22,8 @@ from recbole_think import catalog, folder, reasoning, record, report, resume
 from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
 from recbole_think.corpus.files import require_dataset
-from recbole_think.corpus.histories import Histories, fingerprint, repeated_share, targets, training_histories
+from recbole_think.corpus.histories import Histories, begun, fingerprint, repeated_share, targets, training_histories
+from recbole_think.corpus.parts import keep_latest, of_rows
 from recbole_think.errors import InputError
 from recbole_think.evaluation import Scores, ThinkCollector, evaluate, release_own_mask, set_mask
 from recbole_think.stages.precision import choose
@@ -44,8 +45,9 @@ class Data:
     train: Any
     valid: Any
     test: Any
-    histories: Histories  # training events: masked at validation
-    until_test: Histories  # plus the validation event: masked at test
+    histories: Histories  # training events
+    until_valid: Histories  # what came before validation: masked there
+    until_test: Histories  # plus the validation events: masked at test
     repeated: float  # share of test targets the user already met
     fingerprint: str
 
@@ -138,9 +140,12 @@ def require_inputs(config: ThinkConfig, taught: bool = False) -> None:
     names = [f"{metric}@{k}".lower() for metric in config["metrics"] for k in config["topk"]]
     if config["valid_metric"].lower() not in names:
         raise InputError(f"valid_metric={config['valid_metric']!r} is not among metrics x topk: {', '.join(names)}")
-    benchmark = config["benchmark_filename"]
     require_dataset(
-        Path(config["data_path"]), config["dataset"], [] if benchmark else config["load_col"]["inter"], downloadable()
+        Path(config["data_path"]),
+        config["dataset"],
+        config["load_col"]["inter"],
+        downloadable(),
+        config["benchmark_filename"] or (),
     )
     for name in ("require_inputs", *(() if taught else ("require_sources",))):
         check = getattr(config.model_class, name, None)
@@ -159,17 +164,22 @@ def downloadable() -> list[str]:
 def prepare(config: ThinkConfig) -> Data:
     """Load and split the data set with RecBole, and take the histories all masks are made of."""
     try:
-        train, valid, test = data_preparation(config, create_dataset(config))
+        dataset = create_dataset(config)
+        if of_rows(config):
+            keep_latest(dataset)
+        train, valid, test = data_preparation(config, dataset)
     except (OSError, ValueError) as why:  # RecBole's own words for data it cannot use
         raise InputError(f"data set {config['dataset']!r} cannot be used: {' '.join(str(why).split())}") from why
     for loader in (valid, test):
         release_own_mask(loader)
     dataset = training_data(train)
     histories = training_histories(dataset)
-    until_test = histories.extended(*targets(valid.dataset))
+    until_valid = begun(histories, valid.dataset)
+    until_test = begun(until_valid.extended(*targets(valid.dataset)), test.dataset)
     users, items = (dataset.field2id_token[field] for field in (dataset.uid_field, dataset.iid_field))
     made_of = fingerprint(histories, targets(valid.dataset), targets(test.dataset), users=users, items=items)
-    return Data(train, valid, test, histories, until_test, repeated_share(until_test, *targets(test.dataset)), made_of)
+    repeated = repeated_share(until_test, *targets(test.dataset))
+    return Data(train, valid, test, histories, until_valid, until_test, repeated, made_of)
 
 
 def training_data(loader):
@@ -189,7 +199,7 @@ def _experiment(config: ThinkConfig) -> None:
         recommender = config.model_class(config, training_data(data.train)).to(config["device"])
         trainer = catalog.load(catalog.lookup(config["model"]).trainer)(config, recommender)
     trainer.eval_collector = ThinkCollector(config)
-    set_mask(trainer, data.histories if config["mask_history"] else None)
+    set_mask(trainer, data.until_valid if config["mask_history"] else None)
     progress = bool(config["show_progress"])
     with clock("fit"):
         resume.fit_once(trainer, data, progress)
@@ -214,7 +224,7 @@ def _evaluate_all(trainer, data: Data, made_from: dict[str, str], clock, progres
     """Validation and test under the chosen masking, and test under the other one, from one checkpoint."""
     masked = bool(trainer.config["mask_history"])
     wanted = {
-        "valid": (data.valid, data.histories if masked else None),
+        "valid": (data.valid, data.until_valid if masked else None),
         "test": (data.test, data.until_test if masked else None),
         "test_other_masking": (data.test, None if masked else data.until_test),
     }

@@ -112,7 +112,7 @@ class LoadedRun:
     def __init__(self, config: ThinkConfig, data: Data, model, metrics: dict[str, Any]):
         self.config, self.model, self.metrics = config, model, metrics
         self.dataset = training_data(data.train)
-        self.splits = {"valid": (data.valid, data.histories), "test": (data.test, data.until_test)}
+        self.splits = {"valid": (data.valid, data.until_valid), "test": (data.test, data.until_test)}
         self._rows = {split: _first_rows(loader, self.dataset.uid_field) for split, (loader, _) in self.splits.items()}
         users, items = self.dataset.uid_field, self.dataset.iid_field
         self._ids = {"user": self.dataset.field2token_id[users], "item": self.dataset.field2token_id[items]}

@@ -31,8 +31,8 @@ def measured(trainer: Any, loader: Any, mask: Histories | None, made_from: dict[
         made_from: digests of weights and data.
 
     Returns:
-        What ``instruments.measure`` gives, ``training_leakage_rate`` and ``thoughts`` (raw user id -> what was thought
-        about the first users); None for a model that does not think.
+        What ``instruments.measure`` gives, ``training_leakage_rate`` and ``thoughts`` (what was thought about
+        each of the first users); None for a model that does not think.
     """
     model, path = trainer.model, Path(KEPT)
     if not thinks(model):
@@ -52,13 +52,10 @@ def measured(trainer: Any, loader: Any, mask: Histories | None, made_from: dict[
     return found
 
 
-def shown(model: Any, loader: Any) -> dict[str, list[str]]:
-    """What was thought about the first users of a loader, by raw user id, items by title."""
+def shown(model: Any, loader: Any) -> list[list[str]]:
+    """What was thought about each of the first users of a loader, items by title."""
     rows = np.arange(min(SAMPLES, len(loader.dataset)))
-    sample = _sample(model, loader, rows)
-    thoughts, dataset = model.thoughts(sample.histories), loader.dataset
-    users = [str(dataset.field2id_token[dataset.uid_field][user]) for user in targets(dataset)[0][rows].tolist()]
-    return dict(zip(users, thoughts, strict=True))
+    return model.thoughts(_sample(model, loader, rows).histories)
 
 
 def _rows(count: int, users: int, seed: int) -> np.ndarray:

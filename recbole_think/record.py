@@ -6,7 +6,7 @@ import resource
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from recbole_think.artifacts import versions, write_json, write_whole
 from recbole_think.blocks import BLOCKS
-from recbole_think.corpus.histories import targets
+from recbole_think.corpus.histories import asked_before, targets
 from recbole_think.corpus.items import read_items
 from recbole_think.folder import NOT_IDENTITY
 from recbole_think.layers import flat
@@ -82,7 +82,7 @@ def write(
             "train_tokens": getattr(trainer, "train_tokens", None),
             "health": getattr(trainer.model, "health", None),
             "command": command(config),
-            "samples": samples(config, data, test, (reasoning or {}).get("thoughts") or {}),
+            "samples": samples(config, data, test, (reasoning or {}).get("thoughts") or []),
             **(
                 {"reasoning": {key: value for key, value in reasoning.items() if key != "thoughts"}}
                 if reasoning
@@ -111,20 +111,20 @@ def perplexities(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write_ranks(path: Path, data, scores: dict) -> None:
-    """One line per test user: raw id, rank of the target under either masking (0 = beyond the list), and its kind.
+    """One line per test target: raw user id, its rank under either masking (0 = beyond the list), and its kind.
 
     ``history_length`` counts the user's events before the target, ``target_count`` the target's in training.
     """
     dataset = data.test.dataset
     user_names = dataset.field2id_token[dataset.uid_field]
-    users, target_of = scores["test"].users.tolist(), _target_of(dataset)
+    users, items = targets(dataset)
     met = np.bincount(data.histories.items, minlength=dataset.item_num)
     columns = {
-        "user_id": [user_names[user] for user in users],
+        "user_id": user_names[users],
         "rank": scores["test"].ranks,
         "rank_other_masking": scores["test_other_masking"].ranks,
-        "history_length": [len(data.until_test.of(user)) for user in users],
-        "target_count": [met[target_of[user]] for user in users],
+        "history_length": np.diff(data.until_test.starts)[users] + asked_before(users),
+        "target_count": met[items],
     }
 
     def fill(draft: Path) -> None:
@@ -163,36 +163,39 @@ def _word(value: Any) -> str:
     return shlex.quote("~" if value is None else str(value))
 
 
-def samples(config, data, scores, thoughts: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+def samples(config, data, scores, thoughts: Sequence[list[str]]) -> list[dict[str, Any]]:
     """Return the first test users: latest history, first recommendations and target, as titles where there are any.
 
     Args:
         config: RecBole's configuration.
         data: loaders and histories.
         scores: of the test.
-        thoughts: by raw user id, what was thought.
+        thoughts: what was thought about the first of them.
     """
     dataset = data.test.dataset
     names, users = dataset.field2id_token[dataset.iid_field], dataset.field2id_token[dataset.uid_field]
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     titles = [None, *(item.title for item in read_items(path, dataset.iid_field, list(names[1:]), lenient=True)[0])]
-    target_of = _target_of(dataset)
+    asked, wanted = targets(dataset)
+    shown = zip(asked.tolist(), wanted.tolist(), scores.ranks.tolist(), scores.lists, strict=False)
     return [
         {
             "user": str(users[user]),
-            "history": [titles[item] for item in data.until_test.of(user)[-5:]],
-            **({"thoughts": thoughts[str(users[user])]} if str(users[user]) in thoughts else {}),
+            "history": [titles[item] for item in _before(data, row)[-5:]],
+            **({"thoughts": thoughts[row]} if row < len(thoughts) else {}),
             "recommended": [titles[item] for item in items[:LISTED]],
-            "target": titles[target_of[user]],
-            "rank": int(rank),  # titles may be shared, so the hit is told by its place; 0 = beyond the whole list
+            "target": titles[target],
+            "rank": rank,  # titles may be shared, so the hit is told by its place; 0 = beyond the whole list
         }
-        for user, rank, items in zip(scores.users.tolist(), scores.ranks, scores.lists, strict=False)
+        for row, (user, target, rank, items) in enumerate(shown)
     ]
 
 
-def _target_of(dataset) -> dict[int, int]:
-    """The item each test user met next."""
-    return dict(zip(*(part.tolist() for part in targets(dataset)), strict=True))
+def _before(data, row: int) -> list[int]:
+    """What the user of a test row had met before, oldest first."""
+    users, items = targets(data.test.dataset)
+    own = items[:row][users[:row] == users[row]]
+    return [*data.until_test.of(users[row]).tolist(), *own.tolist()]
 
 
 def commit() -> str:

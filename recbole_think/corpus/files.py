@@ -13,7 +13,9 @@ from recbole_think.options import near_hint
 KINDS = ("token", "token_seq", "float", "float_seq")
 
 
-def require_dataset(folder: Path, name: str, columns: Sequence[str], downloadable: Sequence[str] = ()) -> None:
+def require_dataset(
+    folder: Path, name: str, columns: Sequence[str], downloadable: Sequence[str] = (), parts: Sequence[str] = ()
+) -> None:
     """Stop unless ``folder/name.inter`` exists and its header names ``columns``.
 
     Args:
@@ -21,22 +23,24 @@ def require_dataset(folder: Path, name: str, columns: Sequence[str], downloadabl
         name: the data set.
         columns: fields that will be read from the ``.inter`` file.
         downloadable: names RecBole can download; for those a missing folder is no error.
+        parts: of a data set that comes in parts; each has a file ``name.part.inter``.
 
     Raises:
         InputError: nothing is there, or a column is missing.
     """
-    inter = folder / f"{name}.inter"
-    if not inter.is_file():
-        if not inter.with_suffix(".train.inter").exists() and name in downloadable and not folder.is_dir():
-            return
-        raise InputError(_not_found(folder, name, downloadable))
-    have = header(inter)
-    for column in columns:
-        if column not in have:
-            raise InputError(
-                f"{inter} has no column {column!r}{near_hint(column, have)} (it has: {', '.join(have)}); "
-                f"rename the column, or name it with --USER_ID_FIELD=, --ITEM_ID_FIELD= or --TIME_FIELD="
-            )
+    files = [folder / f"{name}.{part}.inter" for part in parts] or [folder / f"{name}.inter"]
+    if name in downloadable and not folder.is_dir():
+        return
+    for inter in files:
+        if not inter.is_file():
+            raise InputError(_not_found(inter, name, downloadable))
+        have = header(inter)
+        for column in columns:
+            if column not in have:
+                raise InputError(
+                    f"{inter} has no column {column!r}{near_hint(column, have)} (it has: {', '.join(have)}); "
+                    f"rename the column, or name it with --USER_ID_FIELD=, --ITEM_ID_FIELD= or --TIME_FIELD="
+                )
 
 
 def header(path: Path) -> dict[str, str]:
@@ -102,11 +106,11 @@ def read_table(path: Path, id_field: str, what: str, kinds: Collection[str] = KI
     return rows
 
 
-def _not_found(folder: Path, name: str, downloadable: Sequence[str]) -> str:
+def _not_found(inter: Path, name: str, downloadable: Sequence[str]) -> str:
     similar = sorted(known for known in downloadable if name.lower() in known.lower())
     download = f", such as {' or '.join(similar[:3])}" if similar else " (amazon-beauty, ml-1m, yelp, ...)"
     return (
-        f"data set {name!r} was not found: {folder / f'{name}.inter'} does not exist. Put RecBole atomic files "
+        f"data set {name!r} was not found: {inter} does not exist. Put RecBole atomic files "
         f"under <data_path>/{name}/ and pass --data_path=<data_path>, or convert raw files to atomic ones "
         f"(recbole_think.corpus.convert), or use a name RecBole can download{download}"
     )

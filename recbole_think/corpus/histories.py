@@ -105,6 +105,33 @@ def targets(dataset) -> tuple[np.ndarray, np.ndarray]:
     return dataset.inter_feat[dataset.uid_field].numpy(), dataset.inter_feat[dataset.iid_field].numpy()
 
 
+def begun(histories: Histories, dataset) -> Histories:
+    """Histories where users who have none begin with what the first of their rows in ``dataset`` brings.
+
+    Such users occur where time parts a data set (``corpus/parts.py``); elsewhere nothing changes.
+    """
+    if getattr(dataset, "item_list_length_field", None) is None:  # rows without histories
+        return histories
+    users, _ = targets(dataset)
+    rows = _first_rows(users)
+    rows = rows[np.diff(histories.starts)[users[rows]] == 0]
+    if not len(rows):
+        return histories
+    lengths = dataset.inter_feat[dataset.item_list_length_field].numpy()[rows]
+    lists = dataset.inter_feat[dataset.item_id_list_field].numpy()[rows]
+    heads = np.concatenate([items[:length] for items, length in zip(lists, lengths, strict=True)])
+    return histories.extended(np.repeat(users[rows], lengths), heads)
+
+
+def asked_before(users: np.ndarray) -> np.ndarray:
+    """How many rows before each one are of the same user: int64 [U]; 0 everywhere where users are asked about once."""
+    order = np.argsort(users, kind="stable")
+    starts = np.flatnonzero(np.r_[True, users[order][1:] != users[order][:-1]])
+    before = np.empty(len(users), np.int64)
+    before[order] = np.arange(len(users)) - np.repeat(starts, np.diff(np.r_[starts, len(users)]))
+    return before
+
+
 def repeated_share(seen: Histories, users: np.ndarray, items: np.ndarray) -> float:
     """Return the share of targets a user has already met: with ``mask_history`` no model can hit those."""
     return float(np.mean([item in seen.of(user) for user, item in zip(users, items, strict=True)]))

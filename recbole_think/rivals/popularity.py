@@ -7,13 +7,15 @@ ml-100k, history masked, that alone takes NDCG@10 from .0435 to .0354, and every
 import torch
 from recbole.model.general_recommender import Pop as RecBolePop
 
+from recbole_think.corpus.histories import training_histories
+
 
 class Pop(RecBolePop):
     """Ranks items by their number of training events; equal numbers in the order of RecBole's ids."""
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        counts = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
+        counts = torch.bincount(torch.from_numpy(training_histories(dataset).items), minlength=self.n_items)
         self.item_cnt = counts.view(-1, 1).to(self.device)
         self.max_cnt = self.item_cnt.max(dim=0)[0]
 

@@ -9,7 +9,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,15 +18,17 @@ from recbole_think.corpus.convert import amazon, card, movielens, projects, shop
 from recbole_think.corpus.convert.atomic import TIES, safe_ids, write_events, write_table
 from recbole_think.corpus.convert.download import fetch
 from recbole_think.corpus.convert.events import Events, condensed
-from recbole_think.corpus.convert.filtering import FilterOptions, filtered
+from recbole_think.corpus.convert.filtering import FilterOptions, Step, filtered
 from recbole_think.corpus.convert.raw import Raw, Source, Table
 from recbole_think.corpus.convert.rejects import Rejects
+from recbole_think.corpus.convert.split import Split, by_time, write_split
 from recbole_think.errors import InputError
 
 PUBLISHERS = (movielens, amazon, shops, projects)
 SOURCES = {source.name: source for publisher in PUBLISHERS for source in publisher.SOURCES}
 MODULE = "python -m recbole_think.corpus.convert"
 FIGURES = "statistics.json"
+SPLITS = ("none", "time")
 HELP = {
     "user_core": "events a user has at least",
     "item_core": "events an item has at least; both at once (k-core)",
@@ -54,47 +56,90 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def convert(source: Source, raw: Raw, options: FilterOptions) -> tuple[Events, list, Table, Table]:
-    """Read, filter, and look up what is said of the items and users that are left.
+@dataclass(frozen=True)
+class Converted:
+    """A data set, ready to be written."""
 
-    Returns:
-        events in order of user and time, what each filter left, item texts, user profiles.
+    events: Events  # in order of user and time
+    steps: list[Step]  # what each filter left
+    items: Table
+    users: Table
+    split: Split | None = None  # its rows, where it comes or is cut in parts
+
+
+def convert(source: Source, raw: Raw, options: FilterOptions, cut: bool = False) -> Converted:
+    """Read, filter, split, and look up what is said of the items and users that are left.
+
+    Args:
+        source: the publisher's format.
+        raw: its files.
+        options: of filters; a source that comes split is taken as it is.
+        cut: split it by time.
     """
-    events, steps = filtered(source.events(raw), options)
-    events = condensed(events)
+    if source.split is not None:
+        parts = source.split(raw)
+        split: Split | None = parts
+        events, steps = parts.events(), list[Step]()
+    else:
+        assert source.events is not None  # a source has the one or the other
+        events, steps = filtered(source.events(raw), options)
+        events = condensed(events)
+        split = by_time(events) if cut else None
     items = source.items(raw, set(events.items)) if source.items else {}
     users = source.users(raw, set(events.users)) if source.users else {}
-    return events, steps, items, users
+    return Converted(events, steps, items, users, split)
 
 
 def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:
-    if given.ties not in TIES:
-        raise InputError(f"--ties must be one of {', '.join(TIES)}, got {given.ties!r}")
     source = _source(given.source)
-    if source.categories and not given.category:
-        raise InputError(f"{source.title} come in categories: name one, such as --category=Beauty")
+    options = FilterOptions(**{field.name: getattr(given, field.name) for field in fields(FilterOptions)})
+    _check(given, source, options)
     name = given.name or (given.category if source.categories else source.name).lower()
     raw = Raw(given.raw, given.category, not given.quiet, Rejects(given.malformed))
     if given.download:
         _download(source, raw)
-    if not source.timed and (given.since or given.until):
-        raise InputError(f"{source.name} has no times: --since and --until cannot be asked for")
-    options = FilterOptions(**{field.name: getattr(given, field.name) for field in fields(FilterOptions)})
     with fresh_folder(given.out / name, given.replace, FIGURES) as folder:
-        events, steps, items, users = convert(source, raw, options)
-        figures = card.statistics(events, items, source.timed)
-        safe = replace(events, users=safe_ids(events.users), items=safe_ids(events.items))
-        write_events(folder / f"{name}.inter", safe, given.ties)
-        for kind, ids, cells, table in (
-            ("item", events.items, safe.items, items), ("user", events.users, safe.users, users),
-        ):  # fmt: skip
-            if table:
-                by_cell = {cell: table[raw_id] for raw_id, cell in zip(ids, cells, strict=True) if raw_id in table}
-                write_table(folder / f"{name}.{kind}", f"{kind}_id", cells, by_cell)
-        text = card.page(name, source, raw, steps, figures, given.ties, f"{MODULE} {shlex.join(argv)}")
+        made = convert(source, raw, options, given.split == "time")
+        figures = card.statistics(made.events, made.items, source.timed) | (made.split.figures() if made.split else {})
+        _write(folder, name, made, given.ties, source.coded)
+        text = card.page(
+            name, source, raw, made.steps, figures, given.ties, f"{MODULE} {shlex.join(argv)}", made.split is not None
+        )
         (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / FIGURES).write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return f"{text}\nwritten: {given.out / name}\n"
+
+
+def _check(given: argparse.Namespace, source: Source, options: FilterOptions) -> None:
+    if given.ties not in TIES:
+        raise InputError(f"--ties must be one of {', '.join(TIES)}, got {given.ties!r}")
+    if given.split not in SPLITS:
+        raise InputError(f"--split must be one of {', '.join(SPLITS)}, got {given.split!r}")
+    if source.categories and not given.category:
+        raise InputError(f"{source.title} come in categories: name one, such as --category=Beauty")
+    if source.split is not None and (options != FilterOptions() or given.split != "none"):
+        raise InputError(f"{source.name} comes split and is kept as it is: no filter and no --split can be asked for")
+    if not source.timed and (given.since or given.until or given.split == "time"):
+        raise InputError(f"{source.name} has no times: --since, --until and --split=time cannot be asked for")
+
+
+def _write(folder: Path, name: str, made: Converted, ties: str, coded: bool) -> None:
+    safe = replace(made.events, users=safe_ids(made.events.users), items=safe_ids(made.events.items))
+    if made.split is None:
+        write_events(folder / f"{name}.inter", safe, ties)
+    else:
+        write_split(folder, name, made.split, safe.users, safe.items)
+    if coded:
+        pairs = zip(safe.items, made.events.items, strict=True)
+        (folder / f"{name}.item2id").write_text(
+            "".join(f"{cell}\t{raw_id}\n" for cell, raw_id in pairs), encoding="utf-8"
+        )
+    for kind, ids, cells, table in (
+        ("item", made.events.items, safe.items, made.items), ("user", made.events.users, safe.users, made.users),
+    ):  # fmt: skip
+        if table:
+            by_cell = {cell: table[raw_id] for raw_id, cell in zip(ids, cells, strict=True) if raw_id in table}
+            write_table(folder / f"{name}.{kind}", f"{kind}_id", cells, by_cell)
 
 
 def _download(source: Source, raw: Raw) -> None:
@@ -143,6 +188,11 @@ def _parser() -> argparse.ArgumentParser:
         shown = "" if default in (None, "") else f" (default: {default})"
         parser.add_argument(f"--{field.name}", type=kind, default=default, help=f"{HELP[field.name]}{shown}")
     parser.add_argument("--ties", default="file", help="file: times as published; position: places in a history")
+    parser.add_argument(
+        "--split",
+        default="none",
+        help="time: three files, cut at two moments, 80, 10 and 10 %% of the rows (none: one file, split by RecBole)",
+    )
     parser.add_argument("--malformed", type=int, default=100, help="lines that may be skipped (default: 100)")
     parser.add_argument("--replace", action="store_true", help="make a data set that is there already anew")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from recbole_think.corpus.convert.events import Events
+from recbole_think.corpus.convert.events import Events, places
 from recbole_think.corpus.convert.raw import Table, cell
 from recbole_think.errors import InputError
 
@@ -56,12 +56,6 @@ def write_table(path: Path, id_name: str, ids: Sequence[str], table: Table) -> N
         for raw in ids:
             row = table.get(raw, {})
             file.write("\t".join([raw, *(row.get(name, "") for name in columns)]) + "\n")
-
-
-def places(user: np.ndarray) -> np.ndarray:
-    """Place of each event in its user's history, from 0: int64 [m]; users' events lie together."""
-    begins = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
-    return np.arange(len(user)) - np.repeat(begins, np.diff(np.r_[begins, len(user)]))
 
 
 def safe_ids(names: Sequence[str]) -> list[str]:

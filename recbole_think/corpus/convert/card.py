@@ -12,6 +12,10 @@ from recbole_think.corpus.convert.events import Events
 from recbole_think.corpus.convert.filtering import Step
 from recbole_think.corpus.convert.raw import Raw, Source, Table
 
+LOADING = (
+    "{benchmark_filename: [train, valid, test], alias_of_item_id: [item_id_list], "
+    "load_col: {inter: [user_id, item_id_list, item_id]}}"
+)
 TESTABLE = 3  # events of a user: one to learn from, one to validate, one to test
 
 
@@ -50,15 +54,24 @@ def statistics(events: Events, items: Table, timed: bool = True) -> dict[str, An
 
 
 def page(
-    name: str, source: Source, raw: Raw, steps: Sequence[Step], figures: dict[str, Any], ties: str, command: str
+    name: str,
+    source: Source,
+    raw: Raw,
+    steps: Sequence[Step],
+    figures: dict[str, Any],
+    ties: str,
+    command: str,
+    split: bool = False,
 ) -> str:
     """The data card, in Markdown."""
     rows = "".join(f"| {step.name} | {step.events:,} | {step.users:,} | {step.items:,} |\n" for step in steps)
     table = "".join(f"| {key} | {_said(value)} |\n" for key, value in figures.items())
     files = "".join(
-        f"- `{path.name}`, {path.stat().st_size:,} bytes, sha256 `{digest(path)}`\n" for path in dict.fromkeys(raw.used)
+        f"- `{path.relative_to(raw.folder)}`, {path.stat().st_size:,} bytes, sha256 `{digest(path)}`\n"
+        for path in dict.fromkeys(raw.used)
     )
     rejects = "".join(f"- {example}\n" for example in raw.rejects.examples)
+    left = f"| after | events | users | items |\n|---|---|---|---|\n{rows}" if steps else "Nothing: it comes split.\n"
     order = (
         "Histories come without times; places in them stand for times."
         if not source.timed
@@ -66,13 +79,14 @@ def page(
         if ties == "file"
         else "Times are places in a user's history, in the publisher's order of time and, where that ties, of the file."
     )
+    loading = f"\nIt is split; a data set's YAML loads it with:\n\n    {LOADING}\n" if split else ""
     return (
         f"# {name}: {source.title}\n\n"
         f"From {source.home} ({source.terms}). Cite: {source.cite}.\n\n"
         f"Made by `{command}`, of:\n\n{files}\n"
-        f"## What was left out\n\n| after | events | users | items |\n|---|---|---|---|\n{rows}\n"
+        f"## What was left out\n\n{left}\n"
         f"Lines that could not be used: {raw.rejects.count:,}.\n{rejects}\n"
-        f"## What it is\n\n{order}\n\n| | |\n|---|---|\n{table}"
+        f"## What it is\n\n{order}\n\n| | |\n|---|---|\n{table}{loading}"
     )
 
 

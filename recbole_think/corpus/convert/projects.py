@@ -4,22 +4,27 @@
 |---|---|---|
 | OneRec-Think | ``sequential_data_processed.txt``: a line per user, user and items | ``*.pretrain.json``: item -> title, categories |
 | P5 | ``sequential_data.txt``, the same with numbers; ``datamaps.json`` has the raw ids | ``meta.json.gz``, Amazon's of 2014 |
-| MiniOneRec, LC-Rec | ``*.inter.json``: user -> list of items | ``*.item.json``: item -> title, brand, categories |
+| LC-Rec, MiniOneRec | ``*.inter.json``: user -> list of items | ``*.item.json``: item -> title, brand, categories |
+| MiniOneRec, split | ``train/*.csv``, ``valid/*.csv``, ``test/*.csv``: rows with a history | ``index/*.item.json``, the same |
 
-Their codes (``*.index.json``, ``sid``) are read by ``itemic.codes_file`` (docs/codes.md).
+Their codes (``*.index.json``, ``sid``) are read by ``itemic.codes_file``, with the ``<name>.item2id`` written beside the
+atomic files as ``itemic.ids_file`` (docs/codes.md).
 """  # noqa: E501
 
+import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from recbole_think.corpus.convert.events import Events, Reading
 from recbole_think.corpus.convert.lines import blocks, lines
 from recbole_think.corpus.convert.raw import Raw, Source, Table, category_path, clean
 from recbole_think.corpus.convert.records import literal, records
+from recbole_think.corpus.convert.split import LONGEST, PARTS, Rows, Split
 from recbole_think.errors import InputError
 
 AT_ONCE = 10_000  # users put away together
@@ -52,7 +57,7 @@ def p5_items(raw: Raw, wanted: Collection[str]) -> Table:
 
 
 def lc_rec_events(raw: Raw) -> Events:
-    """Histories of MiniOneRec and LC-Rec."""
+    """Histories of LC-Rec and MiniOneRec."""
     path = raw.only("*.inter.json")
     found = _json(path)
     if not all(isinstance(some, list) for some in found.values()):
@@ -61,8 +66,63 @@ def lc_rec_events(raw: Raw) -> Events:
 
 
 def lc_rec_items(raw: Raw, wanted: Collection[str]) -> Table:
-    """Titles, categories and brands of MiniOneRec and LC-Rec."""
+    """Titles, categories and brands of LC-Rec and MiniOneRec."""
     return _texts(_json(raw.only("*.item.json")), wanted)
+
+
+def mini_one_rec_split(raw: Raw) -> Split:
+    """Rows of MiniOneRec, in the parts they come in."""
+    users, items = Places(), Places()
+    parts = {part: _csv_rows(raw, raw.only(f"{part}/**.csv"), users, items) for part in PARTS}
+    return Split(list(users), list(items), parts)
+
+
+def mini_one_rec_items(raw: Raw, wanted: Collection[str]) -> Table:
+    """Titles, categories and brands of MiniOneRec."""
+    return _texts(_json(raw.only("index/*.item.json")), wanted)
+
+
+class Places(dict[str, int]):
+    """Ids and their places in order of first appearance."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = place = len(self)
+        return place
+
+
+def _csv_rows(raw: Raw, path: Path, users: Places, items: Places) -> Rows:
+    """Read ``user_id``, ``history_item_id`` (a list) and ``item_id``; histories are cut to the latest."""
+    user: list[int] = []
+    item: list[int] = []
+    starts, history = [0], list[int]()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            for number, row in enumerate(reader, start=2):  # rows, the header being the first
+                met = _met(row)
+                if not met or not row["user_id"] or not row["item_id"]:
+                    raw.rejects.add(
+                        str(path), number, str(row).encode(), "not a user, a list of items before, and an item"
+                    )
+                    continue
+                user.append(users[row["user_id"]])
+                history.extend(items[name] for name in met[-LONGEST:])
+                item.append(items[row["item_id"]])
+                starts.append(len(history))
+    except (OSError, UnicodeDecodeError, csv.Error) as why:
+        raise InputError(f"{path} cannot be read as comma-separated UTF-8: {why}; fetch it again") from why
+    if not user:
+        raise InputError(f"{path} has no row with user_id, history_item_id and item_id")
+    return Rows(np.array(user, np.int32), np.array(item, np.int32), np.array(starts), np.array(history, np.int32))
+
+
+def _met(row: Mapping[str, str | None]) -> list[str]:
+    """Items before, from ``[1, 2]``; none where there is no such list."""
+    try:
+        found = json.loads(row.get("history_item_id") or "[]")
+    except ValueError:
+        return []
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def _events(histories: Histories) -> Events:
@@ -140,6 +200,7 @@ SOURCES = [
         "onerec-think", "OneRec-Think's data", "https://arxiv.org/abs/2510.11639",
         "OneRec-Think, arXiv 2510.11639", "as its own source allows",
         "sequential_data_processed.txt, <name>.pretrain.json", one_rec_think_events, one_rec_think_items, timed=False,
+        coded=True,
     ),
     Source(
         "p5", "P5's data", "https://github.com/jeykigung/P5", "Geng et al.: Recommendation as Language Processing. "
@@ -150,5 +211,12 @@ SOURCES = [
         "lc-rec", "data of LC-Rec and MiniOneRec", "https://github.com/RUCAIBox/LC-Rec",
         "Zheng et al.: Adapting Large Language Models by Integrating Collaborative Semantics. ICDE 2024",
         "as its own source allows", "<name>.inter.json, <name>.item.json", lc_rec_events, lc_rec_items, timed=False,
+        coded=True,
+    ),
+    Source(
+        "minionerec", "MiniOneRec's data, split by time", "https://github.com/AkaliKong/MiniOneRec",
+        "Kong et al.: MiniOneRec. arXiv 2510.24431", "as its own source allows",
+        "train/*.csv, valid/*.csv, test/*.csv, index/*.item.json (its folder data/Amazon)", None, mini_one_rec_items,
+        timed=False, categories=True, split=mini_one_rec_split, coded=True,
     ),
 ]  # fmt: skip

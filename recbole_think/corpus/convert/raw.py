@@ -10,6 +10,7 @@ from typing import Any
 from recbole_think.corpus.convert.download import Remote
 from recbole_think.corpus.convert.events import Events
 from recbole_think.corpus.convert.rejects import Rejects
+from recbole_think.corpus.convert.split import Split
 from recbole_think.errors import InputError
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -59,12 +60,12 @@ class Raw:
         return None
 
     def only(self, pattern: str) -> Path:
-        """The one file whose name is like a pattern, whose ``*`` a category stands for if one was named.
+        """The one file whose name is like a pattern, for whose first ``*`` a category stands if one was named.
 
         Raises:
             InputError: there is none, or several.
         """
-        wanted = pattern.replace("*", self.category) if self.category else pattern
+        wanted = pattern.replace("*", self.category, 1) if self.category else pattern
         found = sorted(self.folder.glob(wanted)) if self.folder.is_dir() else []
         if len(found) != 1:
             said = f"several: {', '.join(path.name for path in found)}; name one by --category=" if found else "none"
@@ -83,12 +84,14 @@ class Source:
     cite: str
     terms: str  # what the publisher allows, in short
     files: str  # what the folder should hold
-    events: Callable[[Raw], Events]
+    events: Callable[[Raw], Events] | None
     items: Callable[[Raw, Collection[str]], Table] | None = None  # of those ids alone
     users: Callable[[Raw, Collection[str]], Table] | None = None
     timed: bool = True  # events have times; else places in a history stand for them
     categories: bool = False  # it comes in categories, one of which is to be named
     remotes: Callable[[str], Sequence[Remote]] | None = None  # files to fetch of a category; None: by hand alone
+    split: Callable[[Raw], Split] | None = None  # it is published in parts, which are kept
+    coded: bool = False  # its files of codes call items by the same ids
 
 
 def clean(value: object) -> str:

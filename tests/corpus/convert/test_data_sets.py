@@ -10,6 +10,7 @@ from recbole_think.corpus.convert.__main__ import main
 from recbole_think.experiment import run
 from recbole_think.paths import properties_dir
 from tests.corpus.convert.test_convert import review, write
+from tests.corpus.convert.test_split import write_csv
 
 MODULE = "recbole_think.corpus.convert"
 HEADERS = {
@@ -36,6 +37,14 @@ def fill(raw: Path, source: str, category: str) -> None:
         write(raw / "yelp_academic_dataset_review.json", "".join(json.dumps(row) + "\n" for row in rows + early))
         shops = [{"business_id": f"b{item}", "name": f"Bar {item}", "categories": "Bars"} for item in range(12)]
         write(raw / "yelp_academic_dataset_business.json", "".join(json.dumps(row) + "\n" for row in shops))
+    elif source == "minionerec":
+        for part, places in (("train", (1, 2, 3)), ("valid", (4,)), ("test", (5,))):
+            rows = [(f"A{user}", [(user + before) % 12 for before in range(at)], item)
+                    for user, item, at in RING if at in places]  # fmt: skip
+            write_csv(raw / part / f"{category}_5_2016-10-2018-11.csv", rows)
+        (raw / "index").mkdir()
+        write(raw / "index" / f"{category}.item.json", json.dumps({str(item): {"title": f"Thing {item}", "brand": "",
+              "categories": ""} for item in range(12)}))  # fmt: skip
     else:
         text = "".join(review(f"U{user}", f"B{item}", IN_2019 + at) for user, item, at in RING)
         write(raw / f"reviews_{category}_5.json.gz", text)
@@ -44,13 +53,13 @@ def fill(raw: Path, source: str, category: str) -> None:
 
 
 def test_data_sets_that_papers_use_have_a_yaml_and_a_command():
-    assert set(HEADERS) >= {"beauty", "sports", "toys", "yelp", "ml-1m"}
+    assert set(HEADERS) >= {"beauty", "sports", "toys", "yelp", "ml-1m", "industrial", "office"}
 
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_the_command_in_the_header_makes_the_data_set(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = [word for word in HEADERS[name] if word not in ("--download", "--raw=<folder>", "--out=<data_path>")]
+    words = [word for word in HEADERS[name] if word != "--download" and not word.startswith(("--raw=", "--out="))]
     category = next((word.partition("=")[2] for word in words if word.startswith("--category=")), "")
     fill(tmp_path / "raw", words[0], category)
     assert main([*words, f"--raw={tmp_path / 'raw'}", f"--out={tmp_path / 'data'}", "--quiet"]) == 0
