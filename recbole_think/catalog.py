@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from recbole_think.errors import InputError
+from recbole_think.paths import properties_dir
 
 GENERAL = "recbole.model.general_recommender"
 SEQUENTIAL = "recbole.model.sequential_recommender"
@@ -61,18 +62,29 @@ def recbole_names() -> list[str]:
     return sorted({path.stem for path in folder.glob("*.yaml")} - set(CATALOG))
 
 
+def recipes() -> list[str]:
+    """Names of the settings that ship for a model besides its defaults, such as ``OneRecThink-qwen3-1.7b``."""
+    names = (path.stem for path in (properties_dir() / "model").glob("*-*.yaml"))
+    return sorted(name for name in names if name.partition("-")[0] in CATALOG)
+
+
+def family(name: str) -> str:
+    """The model that a recipe is of; any other name is its own."""
+    return name.partition("-")[0] if name in recipes() else name
+
+
 def lookup(name: str) -> Entry:
-    """Return the entry for ``name``.
+    """Return the entry for ``name``, a model's or a recipe's.
 
     Raises:
         InputError: the name is unknown; the message names the closest known one.
     """
-    if name in CATALOG:
-        return CATALOG[name]
+    if family(name) in CATALOG:
+        return CATALOG[family(name)]
     others = recbole_names()
     if name in others:
         return _recbole_entry(name)
-    spelt = {known.lower(): known for known in [*others, *CATALOG]}
+    spelt = {known.lower(): known for known in [*others, *CATALOG, *recipes()]}
     near = [spelt[low] for low in get_close_matches(name.lower(), spelt, n=1)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise InputError(f"unknown model {name!r}.{hint} Known: {', '.join(CATALOG)}; --list shows RecBole's others.")

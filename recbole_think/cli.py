@@ -111,12 +111,13 @@ def _single_words(words: list[str]) -> dict[str, str]:
 
 
 def _listing() -> str:
-    from recbole_think.catalog import CATALOG, recbole_names
+    from recbole_think.catalog import CATALOG, recbole_names, recipes
     from recbole_think.paths import properties_dir
 
     data_sets = sorted(path.stem for path in (properties_dir() / "dataset").glob("*.yaml"))
     return (
         f"models, tested here:\n  {', '.join(CATALOG)}\n"
+        f"recipes, which are models with settings of their own:\n  {', '.join(recipes())}\n"
         f"RecBole's other models, looked up by name (docs/models.md says which run):\n  {', '.join(recbole_names())}\n"
         f"data sets with settings of their own (any folder of atomic files works):\n  {', '.join(data_sets)}\n"
     )
@@ -126,14 +127,16 @@ def _model_help(model: str | None) -> str:
     """The model's own YAML, comments and all: it is where options are explained."""
     if not model:
         return ""
-    from recbole_think.catalog import lookup
+    from recbole_think.catalog import family, lookup
     from recbole_think.paths import properties_dir
 
     lookup(model)
-    path = properties_dir() / "model" / f"{model}.yaml"
+    base = family(model)
+    path, recipe = (properties_dir() / "model" / f"{name}.yaml" for name in (base, model))
     if not path.is_file():
         return f"\n{model} is RecBole's; its options are those of RecBole's documentation.\n"
-    return f"\noptions of {model} and their defaults:\n\n{path.read_text(encoding='utf-8')}"
+    found = f"\noptions of {base} and their defaults:\n\n{path.read_text(encoding='utf-8')}"
+    return found if base == model else f"{found}\nin {model} these are:\n\n{recipe.read_text(encoding='utf-8')}"
 
 
 def _settings(model: str, dataset: str, files: list[str], argv: list[str]) -> str:

@@ -1,6 +1,6 @@
 """RecBole's Config, taught where our YAML lives and to refuse what nobody reads.
 
-Later layers win: RecBole's defaults < properties/overall.yaml < properties/dataset < properties/model
+Later layers win: RecBole's defaults < properties/overall.yaml < properties/dataset < properties/model (a recipe's last)
 < --config_files < config_dict < --key=value. Blocks are merged key by key; a ``split`` is replaced whole.
 """
 
@@ -51,7 +51,7 @@ class ThinkConfig(Config):
         """Read every layer.
 
         Args:
-            model: a name of the catalog.
+            model: a name of the catalog, or a recipe's.
             dataset: a name of properties/dataset, or of a folder of atomic files under ``data_path``.
             config_files: YAML files of the user, later ones win.
             config_dict: settings from Python, typed (strings are never evaluated).
@@ -130,7 +130,8 @@ class ThinkConfig(Config):
         super()._load_internal_config_dict(model, model_class, dataset)
         own = {name: asdict(options()) for name, options in getattr(model_class, "OPTIONS", {}).items()}
         self._beneath = [("default", own), ("RecBole default", merge({}, self.internal_config_dict))]
-        for name in ("overall.yaml", f"dataset/{dataset}.yaml", f"model/{model}.yaml"):
+        models = dict.fromkeys([catalog.family(model), model])  # a recipe lies over its model's defaults
+        for name in ("overall.yaml", f"dataset/{dataset}.yaml", *(f"model/{name}.yaml" for name in models)):
             path = properties_dir() / name
             if path.is_file():
                 layer = yaml.load(path.read_text(encoding="utf-8"), self.yaml_loader) or {}

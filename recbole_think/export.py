@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from recbole_think.artifacts import fresh_folder, read_json, write_json, write_text
+from recbole_think.catalog import family
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes
@@ -130,7 +131,7 @@ def _loaded(run_folder: str | Path):
     from recbole_think.loading import load
 
     run = load(run_folder)
-    if run.config["model"] != "OneRecThink":
+    if family(run.config["model"]) != "OneRecThink":
         raise InputError(f"{run_folder} is a run of {run.config['model']}; only OneRecThink holds a language model")
     return run
 
