@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_think.errors import InputError
+from recbole_think.processes import first_alone
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TORCH_WORDS = ("unexpected pos", "file write failed", "iostream error")  # what torch.save says of a full disk
@@ -52,9 +53,17 @@ def _disk_is_full(why: Exception) -> bool:
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a neighbour file, then move it into place; on any failure nothing is left.
 
+    Of several processes the first one writes, and all go on once it is there.
+
     Raises:
         InputError: the disk is full.
     """
+    with first_alone() as mine:
+        if mine:
+            _write_whole(path, write)
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

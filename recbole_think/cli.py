@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from recbole_think import processes
 from recbole_think.errors import InputError
 from recbole_think.memory import keep_memory
 
@@ -37,11 +38,15 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _run(list(argv))
     except (InputError, FloatingPointError) as why:  # numbers that ran away are mended by settings, too
-        sys.stderr.write(f"error: {why}\n")
+        sys.stderr.write(f"error{_of_process()}: {why}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
         return 130
+
+
+def _of_process() -> str:
+    return f" (process {processes.number()} of {processes.launched()})" if processes.launched() > 1 else ""
 
 
 def entry() -> None:
@@ -75,6 +80,8 @@ def _run(argv: list[str]) -> int:
 
     with contextlib.redirect_stdout(sys.stderr):  # some models print; standard output is for results
         result = run(options["model"], options["dataset"], files, argv=rest, restart="--restart" in flags)
+    if processes.number():
+        return 0  # the first one tells
     if "--json" in flags:
         sys.stdout.write(json.dumps(result["metrics"], indent=2) + "\n")
     else:
@@ -157,7 +164,7 @@ def _quiet() -> None:
     terminal = logging.StreamHandler(sys.stderr)
     kind = logging.Formatter if sys.stderr.isatty() else Plain
     terminal.setFormatter(kind("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=[terminal])
+    logging.basicConfig(level=logging.WARNING if processes.number() else logging.INFO, handlers=[terminal])
     for name in ("httpx", "filelock", "sentence_transformers", "accelerate", "torch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")

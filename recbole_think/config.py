@@ -15,7 +15,7 @@ import yaml
 from recbole.config import Config
 from recbole.utils import ModelType
 
-from recbole_think import catalog, folder
+from recbole_think import catalog, folder, processes
 from recbole_think.corpus.parts import of_rows
 from recbole_think.errors import InputError
 from recbole_think.layers import Layer, Row, origins
@@ -206,3 +206,5 @@ class ThinkConfig(Config):
         if "gpu_id" not in self.external_config_dict:  # keep the caller's CUDA_VISIBLE_DEVICES
             self.final_config_dict["gpu_id"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         super()._init_device()
+        if (own := processes.own_device()) is not None:  # RecBole would give the first GPU to every process
+            self.final_config_dict["device"] = own

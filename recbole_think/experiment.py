@@ -18,7 +18,7 @@ import yaml
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
-from recbole_think import catalog, folder, reasoning, record, report, resume
+from recbole_think import catalog, folder, processes, reasoning, record, report, resume
 from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
 from recbole_think.corpus.files import require_dataset
@@ -80,10 +80,15 @@ def run(
     Raises:
         InputError: something asked for cannot be done.
     """
-    result, fresh = _result(ThinkConfig(model, dataset, config_files, config_dict, argv), restart)
-    page = Path(result["run_folder"]) / report.NAME
-    if fresh or not page.is_file():
-        report.write_report(page.parent)
+    with processes.joined():
+        config = ThinkConfig(model, dataset, config_files, config_dict, argv)
+        if processes.number():
+            config["show_progress"] = False  # one bar for all
+        result, fresh = _result(config, restart)
+        page = Path(result["run_folder"]) / report.NAME
+        with processes.first_alone() as mine:
+            if mine and (fresh or not page.is_file()):
+                report.write_report(page.parent)
     return result
 
 
@@ -100,7 +105,8 @@ def _result(config: ThinkConfig, restart: bool = False) -> tuple[dict[str, Any],
         else:
             log.info("already finished; reading %s (--restart runs it again)", chosen / "metrics.json")
         metrics = read_json(Path("metrics.json"))
-        popularity = None if config["model"] == POPULARITY else _popularity(config, chosen)
+        with processes.first_alone() as mine:
+            popularity = _popularity(config, chosen) if mine and config["model"] != POPULARITY else None
     result = {
         "best_valid_score": metrics["valid"][config["valid_metric"].lower()],
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -137,6 +143,10 @@ def require_inputs(config: ThinkConfig, taught: bool = False) -> None:
     Raises:
         InputError: something asked for cannot be done.
     """
+    if processes.count() > 1 and not getattr(config.model_class, "MANY_PROCESSES", False):
+        raise InputError(
+            f"{config['model']} is trained by one process, and {processes.count()} were launched; start it with python"
+        )
     names = [f"{metric}@{k}".lower() for metric in config["metrics"] for k in config["topk"]]
     if config["valid_metric"].lower() not in names:
         raise InputError(f"valid_metric={config['valid_metric']!r} is not among metrics x topk: {', '.join(names)}")

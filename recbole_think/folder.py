@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from recbole_think import processes
 from recbole_think.artifacts import digest, disk_guard, read_json, write_json, write_text
 from recbole_think.errors import InputError
 
@@ -67,9 +68,23 @@ def choose(settings: Mapping[str, Any]) -> Path:
 def opened(folder: Path, settings: Mapping[str, Any], restart: bool = False) -> Iterator[Path]:
     """Work inside ``folder``: locked against a second process, logged to ``run.log``, cwd restored afterwards.
 
+    Of several processes of one job the first one holds the lock for all.
+
     Raises:
-        InputError: another process is at work there, or the folder belongs to another configuration.
+        InputError: another job is at work there, or the folder belongs to another configuration.
     """
+    if processes.number() and processes.count() > 1:  # the first process has the lock, and writes the log
+        processes.meet()
+        with contextlib.chdir(folder):
+            yield folder
+        return
+    with _held(folder, settings, restart):
+        processes.meet()
+        yield folder
+
+
+@contextlib.contextmanager
+def _held(folder: Path, settings: Mapping[str, Any], restart: bool) -> Iterator[None]:
     fresh = not folder.exists()
     try:
         with disk_guard(folder):
@@ -86,10 +101,11 @@ def opened(folder: Path, settings: Mapping[str, Any], restart: bool = False) -> 
         _sweep(folder)
         if restart:
             _empty(folder)
-        _claim(folder, identity(settings))
+        with processes.by_itself():
+            _claim(folder, identity(settings))
         try:
             with contextlib.chdir(folder), _logging_to(folder / "run.log"):
-                yield folder
+                yield
         except InputError:
             if fresh and not any(any(folder.glob(pattern)) for pattern in WORTH_KEEPING):
                 shutil.rmtree(folder)  # the input was wrong before anything was worth keeping

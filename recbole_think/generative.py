@@ -16,6 +16,7 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
+from recbole_think import processes
 from recbole_think.artifacts import read_json, require_same, write_json
 from recbole_think.corpus.histories import Histories, training_histories
 from recbole_think.corpus.items import read_items
@@ -59,8 +60,8 @@ class GenerativeRecommender(SequentialRecommender):
         self.processes = config["eval_processes"]  # that make lists side by side
         if not isinstance(self.processes, int) or self.processes < 1:
             raise InputError(f"eval_processes must be a whole number of at least 1, got {self.processes!r}")
-        if self.device.type != "cpu":
-            self.processes = 1  # more would only wait for the same GPU
+        if self.device.type != "cpu" or processes.count() > 1:
+            self.processes = 1  # more would only wait for the same GPU, or share a process's cores
         self.raw_ids = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
         self.items, without = read_items(atomic_file(config, "item"), config["ITEM_ID_FIELD"], self.raw_ids)
         if without:
@@ -72,10 +73,15 @@ class GenerativeRecommender(SequentialRecommender):
         folder = self.folder / "itemic"
         wanted = {"options": options.__dict__, "data_fingerprint": self.fingerprint, "seed": self.seed}
         wanted |= exchange.file_digests(options)
-        if (folder / "facts.json").is_file():
-            facts = read_json(folder / "facts.json")
-            require_same(facts["made_from"], wanted, folder)
-            return Codes.load(folder / "codes.safetensors"), facts["health"]
+        if not (folder / "facts.json").is_file():
+            with processes.first_alone() as mine:
+                if mine:
+                    self._keep_codes(options, folder, wanted)
+        facts = read_json(folder / "facts.json")
+        require_same(facts["made_from"], wanted, folder)
+        return Codes.load(folder / "codes.safetensors"), facts["health"]
+
+    def _keep_codes(self, options: ItemicOptions, folder: Path, wanted: dict) -> None:
         from recbole_think.itemic.build import Built, build_codes
         from recbole_think.itemic.map import write_map
 
@@ -89,7 +95,6 @@ class GenerativeRecommender(SequentialRecommender):
         if built.vectors is not None:
             write_map(folder / "map.tsv", built.vectors, self.items, self.seed)
         write_json(folder / "facts.json", {"made_from": wanted, "health": figures})
-        return built.codes, figures
 
     def read_vectors(self, path: Path, n: int) -> np.ndarray:
         """Vectors of a file, or the item embeddings of a run folder: float32 [n, d]."""

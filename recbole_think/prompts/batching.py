@@ -45,6 +45,15 @@ class Row:
         """Real tokens of the row."""
         return self.shared + sum(example.tokens - self.shared for example in self.examples)
 
+    @property
+    def targets(self) -> int:
+        """Supervised tokens of the row."""
+        return sum(
+            int(example.supervised[self.shared + 1 :].sum())
+            + sum(int(branch.supervised[1:].sum()) for branch in example.branches)
+            for example in self.examples
+        )
+
 
 def packed_rows(examples: Sequence[Example], shared: int, longest: int) -> list[Row]:
     """Put examples into rows, in the given order: a row holds the shared prefix once and whole bodies after it.

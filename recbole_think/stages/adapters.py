@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 ALPHA = 2  # times the rank: the update's scale
@@ -24,7 +25,9 @@ def adapted(model: Any, rank: int):
     linear = [f"{prefix}.{name}" for name, part in model.get_decoder().named_modules() if isinstance(part, nn.Linear)]
     learning = {name for name, value in model.named_parameters() if value.requires_grad}
     matrices = {f"{name}.weight" for name in linear} | {f"{name}.bias" for name in linear}
-    wrapped: Any = get_peft_model(model, LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=linear))
+    with torch.random.fork_rng():
+        torch.manual_seed(rank)  # the same adapters to begin with, whatever was drawn before and in how many processes
+        wrapped: Any = get_peft_model(model, LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=linear))
     for name, value in model.named_parameters():  # peft froze them with everything else
         if name in learning - matrices:
             value.requires_grad_(True)

@@ -17,6 +17,7 @@ from recbole_think.artifacts import read_json, write_json
 from recbole_think.corpus.histories import spans
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
+from recbole_think.processes import first_alone
 from recbole_think.prompts.filters import REASONS, Filter
 from recbole_think.prompts.rationale import Case, Pieces, decoded, encoded, items_by_tokens, kinds, nearest
 from recbole_think.prompts.soft import Soft
@@ -93,7 +94,9 @@ class Cases:
             raise InputError("no user has two training events: there is nothing to explain")
         path = context.folder / ActivationOptions.block / CHECKPOINTS / "explained.json"
         if not path.is_file():
-            write_json(path, self._accepted(context, taught))
+            with first_alone() as mine:
+                if mine:
+                    write_json(path, self._accepted(context, taught))
         kept = read_json(path)
         self.counts, self.costs = Counter(kept["counts"]), kept["costs"]
         for one, thought, wish in zip(taught, kept["thoughts"], kept["wishes"], strict=True):

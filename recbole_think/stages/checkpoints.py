@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recbole_think.processes import first_alone
 from recbole_think.stages.stage import CHECKPOINTS
 
 COMPLETE = "complete"  # marks a checkpoint whose files are all there
@@ -28,16 +29,30 @@ def whole_checkpoint(checkpoints: Path, step: int) -> Iterator[None]:
     A block that fails leaves nothing of this checkpoint, and the one before as it was.
     """
     folder = checkpoints / f"checkpoint-{step}"
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed process may have left of the same step
+    with first_alone() as mine:
+        if mine:
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed process may have left of the same step
     try:
         yield
-        for path in folder.iterdir():  # on the disk before the marker is: a power cut may not leave a marker alone
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        (folder / COMPLETE).touch()
+        with first_alone() as mine:  # others have written their random states by now
+            if mine:
+                _mark(folder)
     finally:
         if not (folder / COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)
+    with first_alone() as mine:
+        if mine:
+            _drop_others(checkpoints, folder)
+
+
+def _mark(folder: Path) -> None:
+    for path in folder.iterdir():  # on the disk before the marker is: a power cut may not leave a marker alone
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    (folder / COMPLETE).touch()
+
+
+def _drop_others(checkpoints: Path, folder: Path) -> None:
     for other in checkpoints.glob("checkpoint-*"):
         if other != folder:
             (other / COMPLETE).unlink(missing_ok=True)  # first: half a checkpoint may not count

@@ -18,7 +18,9 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
+from recbole_think import processes
 from recbole_think.artifacts import disk_guard, load_tensors
+from recbole_think.errors import InputError
 from recbole_think.stages.checkpoints import last_checkpoint, spacing
 from recbole_think.stages.dialect import Dialect
 from recbole_think.stages.policy import policy_of, reference_of
@@ -109,6 +111,16 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
 
     scored: Callable[..., tuple[Tensor, Tensor]] | None = None  # see ``Task``
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Make a step, whose gradients all processes share.
+
+        DDP does so in what comes back from its own ``forward``, which scoring may go past; what it has averaged, this
+        leaves as it is.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        processes.average_gradients(model.parameters())
+        return loss
+
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
     ):
@@ -119,7 +131,7 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
         if self.scored is not None:
             log_probs, entropy = self.scored(model, input_ids, attention_mask, logits_to_keep, self.accelerator)
             return log_probs, entropy if compute_entropy else None, None
-        if model.get_output_embeddings().weight.shape[0] > MOST_LOGITS:
+        if self.accelerator.unwrap_model(model).get_output_embeddings().weight.shape[0] > MOST_LOGITS:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
@@ -175,12 +187,17 @@ def arguments(
     options: ReinforcementOptions, context: Context, folder: Path, weights: Sequence[float], temperature: float
 ) -> GRPOConfig:
     """Translate our options into TRL's."""
-    config, many = context.model.config, options.prompts * options.group
+    config, many, of = context.model.config, options.prompts * options.group, processes.count()
+    if options.prompts % of or many % (options.passes * of):
+        raise InputError(
+            f"{options.block}.prompts={options.prompts} of {options.group} completions in {options.passes} passes "
+            f"cannot be shared by {of} processes: make it a multiple of {of}, as many in a pass too"
+        )
     dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
     return GRPOConfig(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=options.steps * options.iterations,
-        per_device_train_batch_size=many // options.passes,
+        per_device_train_batch_size=many // options.passes // of,
         gradient_accumulation_steps=options.passes,
         num_generations=options.group,
         num_iterations=options.iterations,
@@ -198,6 +215,7 @@ def arguments(
         bf16=dtype == torch.bfloat16,
         gradient_checkpointing=options.gradient_checkpointing,
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if of > 1 and not torch.cuda.is_available() else None,
         save_strategy="steps" if options.checkpoints else "no",
         save_steps=spacing(options.steps, options.checkpoints, 1),
         logging_steps=1,

@@ -25,7 +25,8 @@ def token_loss(
 
     Args:
         model: causal LM with itemic rows.
-        batch: what ``packed_batch`` gives; labels stand at the position that predicts them.
+        batch: what ``packed_batch`` gives; labels stand at the position that predicts them. ``mean_over``, where there
+            is one, is how many tokens the sum is divided by instead: the batch is a process's share of a larger one.
         code_tokens: L int64 tensors of token ids.
         dropout: share of embedded features dropped while training.
         words: int64 [W], rising: what plain tokens are predicted out of; None = all words and codes.
@@ -44,7 +45,7 @@ def token_loss(
         if soft_rows is not None:
             losses = _softened(losses, logits, batch, soft_rows[of_level], level)
         total = total + losses.sum()
-    return total / len(targets)
+    return total / batch.get("mean_over", len(targets))
 
 
 def _softened(losses: Tensor, logits: Tensor, batch: dict[str, Tensor], rows: Tensor, level: int) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 
 from recbole_think.corpus.histories import Histories
 from recbole_think.errors import InputError
+from recbole_think.processes import first_alone
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.dialect import Dialect, spoken_model
 from recbole_think.stages.stage import CHECKPOINTS, Context
@@ -71,10 +72,16 @@ def reference_of(policy: Any, folder: Path) -> Path:
     """Write the policy as the stage began, where TRL reads its reference from; gone when the stage has finished."""
     path = folder / CHECKPOINTS / REFERENCE
     if not (path / "config.json").is_file():
-        state = policy.state_dict()
-        plain = {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}
-        draft = path.with_name(f"{REFERENCE}.draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        policy.save_pretrained(draft, state_dict=plain)
-        draft.rename(path)
+        with first_alone() as mine:
+            if mine:
+                _keep_reference(policy, path)
     return path
+
+
+def _keep_reference(policy: Any, path: Path) -> None:
+    state = policy.state_dict()
+    plain = {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}
+    draft = path.with_name(f"{REFERENCE}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    policy.save_pretrained(draft, state_dict=plain)
+    draft.rename(path)

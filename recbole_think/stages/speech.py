@@ -18,6 +18,7 @@ from recbole_think.artifacts import digest, write_text
 from recbole_think.errors import InputError
 from recbole_think.itemic.backbone import load_backbone
 from recbole_think.itemic.options import BackboneOptions
+from recbole_think.processes import first_alone
 from recbole_think.prompts.alignment import GeneralText, chat, template_ids
 from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.general import read_general
@@ -52,17 +53,22 @@ def own_answers(
     model, tokenizer = load_backbone(replace(options, layers=0), cache, corpus, seed)
     key = digest([options.name, _content(model), list(asked), longest, TEMPERATURE, TOP_K, SEED], 16)
     path = cache / "own_answers" / f"{key}.jsonl"
-    if not path.is_file():
-        dtype, _ = fastest(model.config.hidden_size, model.config.intermediate_size)
-        answers = _generate(model.to(dtype), tokenizer, asked, longest)
-        pairs = [{"prompt": question, "answer": answer} for question, answer in zip(asked, answers, strict=True)]
-        said = [json.dumps(pair, ensure_ascii=False) for pair in pairs if pair["answer"].strip()]
-        if len(said) < 2:
-            raise InputError(
-                f"backbone {options.name!r} answers none of our questions; name general text in alignment.general"
-            )
-        write_text(path, "\n".join(said) + "\n")
+    if path.is_file():
+        return read_general(path)
+    with first_alone() as mine:
+        if mine:
+            _keep_answers(path, model, tokenizer, options.name, asked, longest)
     return read_general(path)
+
+
+def _keep_answers(path: Path, model: Any, tokenizer: Any, name: str, asked: Sequence[str], longest: int) -> None:
+    dtype, _ = fastest(model.config.hidden_size, model.config.intermediate_size)
+    answers = _generate(model.to(dtype), tokenizer, asked, longest)
+    pairs = [{"prompt": question, "answer": answer} for question, answer in zip(asked, answers, strict=True)]
+    said = [json.dumps(pair, ensure_ascii=False) for pair in pairs if pair["answer"].strip()]
+    if len(said) < 2:
+        raise InputError(f"backbone {name!r} answers none of our questions; name general text in alignment.general")
+    write_text(path, "\n".join(said) + "\n")
 
 
 def _content(model: Any) -> str:

@@ -7,16 +7,17 @@ the very batch it missed. Validation picks the weights that are kept.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments, set_seed
 
+from recbole_think import processes
 from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
-from recbole_think.prompts.batching import Row, packed_batch
+from recbole_think.prompts.batching import IGNORED, Row, packed_batch
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.attention import folded
 from recbole_think.stages.checkpoints import last_checkpoint, spacing, whole_checkpoint
@@ -31,7 +32,11 @@ from recbole_think.stages.validation import BestWeights
 
 
 class BatchPlan(Dataset):
-    """Batches of packed rows in the order they are trained on: item i is the i-th optimizer step's batch."""
+    """Batches of packed rows in the order they are trained on: item i is the i-th optimizer step's batch.
+
+    Of several processes each is given its share of the rows. Gradients are averaged over processes, so that a share's
+    sum of losses divided by the mean share's number of targets gives the gradient of the whole batch.
+    """
 
     def __init__(self, batches: list[list[Row]], pad: int):
         self.batches, self.pad = batches, pad
@@ -45,7 +50,14 @@ class BatchPlan(Dataset):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return packed_batch(self.batches[index], self.pad)
+        rows, of = self.batches[index], processes.count()
+        if of == 1:
+            return packed_batch(rows, self.pad)
+        share = rows[processes.number() :: of]
+        batch = packed_batch(share or rows[:1], self.pad)
+        if not share:  # fewer rows than processes: this one reads, and learns nothing from it
+            batch["labels"].fill_(IGNORED)
+        return {**batch, "mean_over": torch.tensor(sum(row.targets for row in rows) / of)}
 
 
 def into_batches(rows: list[Row], budget: int) -> list[list[Row]]:
@@ -122,21 +134,33 @@ def train(
     with disk_guard(folder), remade, folded(context.model), compiled(context.model, compiling) as eager:
         best = BestWeights(context, eager(validate), options.validations, folder, len(plan))
         trainer = TokenTrainer(
-            model=context.model,
+            model=Taught(context.model, context.vocabulary.code_tokens, options.dropout, words),
             args=arguments(options, context, folder, len(plan)),
             train_dataset=plan,
             data_collator=lambda batches: batches[0],  # a planned batch is already whole
             callbacks=[best],
-            vocabulary=context.vocabulary,
-            stage=options.block,
             options=options,
-            words=words,
         )
+        trainer.learnt = context.model
         use_bar(trainer, options.block, context.show_progress)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     load_weights(context.model, load_tensors(folder / BEST))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
+
+
+class Taught(nn.Module):
+    """A language model whose output is its loss on a planned batch, as wrappers for many processes want it."""
+
+    def __init__(self, model: Any, code_tokens: list[Tensor], dropout: float, words: Tensor | None):
+        """See ``token_loss``."""
+        super().__init__()
+        self.model = model
+        self.code_tokens, self.dropout, self.words = code_tokens, dropout, words
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        """Mean cross-entropy of the supervised tokens, a scalar."""
+        return token_loss(self.model, batch, self.code_tokens, self.dropout, self.words)
 
 
 class LeanCheckpoints(Trainer):
@@ -145,7 +169,8 @@ class LeanCheckpoints(Trainer):
     model: Any  # transformers allows None, we never do
     learnt: Any = None  # the model whose weights are kept, where it is not the trainer's own
 
-    def _save(self, output_dir: str | None = None, state_dict=None):
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        """Write what learns, in the words of our own model."""
         kept = trainable(self.learnt or self.model)
         save_tensors(Path(str(output_dir or self.args.output_dir)) / "weights.safetensors", kept)
 
@@ -161,20 +186,24 @@ class LeanCheckpoints(Trainer):
 class TokenTrainer(LeanCheckpoints):
     """The trainer of supervised stages: our loss, and two learning rates."""
 
-    def __init__(self, *args, vocabulary, stage: str, options: TrainingOptions, words: Tensor | None = None, **kwargs):
+    def __init__(self, *args, options: TrainingOptions, **kwargs):
         super().__init__(*args, **kwargs)
-        self.words = words
-        self.code_tokens, self.stage, self.options = vocabulary.code_tokens, stage, options
+        self.options = options
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Every process goes through all batches, of which the plan gives it its share."""
+        if processes.count() == 1:
+            return super().get_train_dataloader()
+        return DataLoader(cast(Dataset, self.train_dataset), collate_fn=self.data_collator)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the cross-entropy of a planned batch."""
-        # said here, since the trainer's own autocast wraps model.forward, which token_loss goes past
         with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.args.bf16):
-            loss = token_loss(model, inputs, self.code_tokens, self.options.dropout, self.words)
+            loss = model(**inputs)
         if not torch.isfinite(loss):
             raise FloatingPointError(
-                f"stage {self.stage}, step {self.state.global_step}: the loss is {loss.item()}; the last good "
-                f"checkpoint is kept; lower the learning rates of block {self.stage} and run again"
+                f"stage {self.options.block}, step {self.state.global_step}: the loss is {loss.item()}; the last good "
+                f"checkpoint is kept; lower the learning rates of block {self.options.block} and run again"
             )
         return (loss, None) if return_outputs else loss
 
@@ -211,6 +240,7 @@ def arguments(options: TrainingOptions, context: Context, folder: Path, steps: i
         max_grad_norm=options.max_grad_norm,
         bf16=dtype == torch.bfloat16,
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if processes.count() > 1 and not torch.cuda.is_available() else None,
         save_strategy="steps" if options.checkpoints else "no",
         save_steps=spacing(steps, options.checkpoints, logging_steps),
         save_total_limit=None,  # whole_checkpoint deletes the others, once the new one is whole
@@ -218,7 +248,7 @@ def arguments(options: TrainingOptions, context: Context, folder: Path, steps: i
         logging_nan_inf_filter=False,
         disable_tqdm=True,  # see progress.py
         report_to="none",
-        seed=context.seed,
+        seed=context.seed + processes.number(),  # of dropout, which falls elsewhere in every share
         data_seed=context.seed,
         remove_unused_columns=False,
         dataloader_num_workers=0,
