@@ -12,7 +12,12 @@ from datetime import timedelta
 from typing import Any
 
 PATIENCE = timedelta(days=1)  # one may work long while others wait; a peer that dies is noticed at once all the same
+GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # what gloo says of a peer that died
 _alone = False  # within ``by_itself``
+
+
+class PeerLost(RuntimeError):
+    """Another process of the job has ended before its time."""
 
 
 def count() -> int:
@@ -65,6 +70,10 @@ def joined() -> Iterator[None]:
     distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
+    except (distributed.DistError, RuntimeError) as why:
+        if not any(words in str(why) for words in GONE):
+            raise
+        raise PeerLost(str(why)) from why
     finally:
         distributed.destroy_process_group()
 
