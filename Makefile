@@ -11,7 +11,7 @@ run: $(READY)
 	$(BIN)/python run_recbole_think.py --model=OneRecThink --dataset=ml-100k
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses=4 --dist loadfile
 
 slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow

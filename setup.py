@@ -52,9 +52,12 @@ setup(
         "offline": ["gguf>=0.10"],
         "teacher": ["openai>=1.60"],
         "vllm": ["vllm>=0.22; platform_system == 'Linux'"],
+        "search": ["optuna>=4"],
         "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
+            "optuna>=4",
             "openai>=1.60",
             "fastapi>=0.115",
             "uvicorn>=0.30",

@@ -40,9 +40,10 @@ def main(argv: Sequence[str]) -> int:
     except (InputError, FloatingPointError) as why:  # numbers that ran away are mended by settings, too
         sys.stderr.write(f"error{_of_process()}: {why}\n")
         return 2
-    except processes.PeerLost:
+    except processes.LostProcessError:
         sys.stderr.write(
-            f"error{_of_process()}: another process of the job is gone; the same command goes on from the last checkpoint\n"
+            f"error{_of_process()}: another process of the job is gone; the same command goes on from the last "
+            "checkpoint\n"
         )
         return 1
     except KeyboardInterrupt:

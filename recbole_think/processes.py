@@ -16,7 +16,7 @@ GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe") 
 _alone = False  # within ``by_itself``
 
 
-class PeerLost(RuntimeError):
+class LostProcessError(RuntimeError):
     """Another process of the job has ended before its time."""
 
 
@@ -73,7 +73,7 @@ def joined() -> Iterator[None]:
     except (distributed.DistError, RuntimeError) as why:
         if not any(words in str(why) for words in GONE):
             raise
-        raise PeerLost(str(why)) from why
+        raise LostProcessError(str(why)) from why
     finally:
         distributed.destroy_process_group()
 

@@ -178,7 +178,7 @@ def test_shares_of_a_batch_have_the_loss_and_gradient_of_the_batch_together(coun
         loss = token_loss(model, plan[0], vocabulary.code_tokens, 0.0)
         loss.backward()
         grads = [value.grad.flatten() for value in model.parameters() if value.grad is not None]
-            return loss.item(), torch.cat(grads).clone()
+        return loss.item(), torch.cat(grads).clone()
 
     whole, gradient = made()
     parts = []

@@ -172,7 +172,7 @@ def failures(folder: Path, jobs: Sequence[Job]) -> list[Mapping[str, str]]:
 
 @contextmanager
 def alone(results: Path) -> Iterator[None]:
-    """Hold the lock of a leaderboard's results.
+    """Hold the lock of a leaderboard's, or a search's, results.
 
     Raises:
         InputError: another process holds it.
@@ -182,7 +182,7 @@ def alone(results: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as why:
-            raise InputError(f"another board is writing {results}; wait until it has ended") from why
+            raise InputError(f"another process is writing {results}; wait until it has ended") from why
         yield
 
 

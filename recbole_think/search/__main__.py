@@ -1,0 +1,157 @@
+"""Search hyper-parameters on validation.
+
+python -m recbole_think.search search.yaml                     a YAML with model, dataset, space, trials, options
+python -m recbole_think.search hyper.test --model=SASRec --dataset=ml-100k    RecBole's own format
+
+    model: SASRecAll
+    dataset: ml-100k
+    trials: 20
+    options: {epochs: 30}                 # of every trial
+    space:
+      learning_rate: {log: [0.0003, 0.01]}
+      hidden_dropout_prob: {uniform: [0.1, 0.5, 0.1]}
+      n_layers: {int: [1, 3]}
+      hidden_size: [64, 128]
+
+The same command goes on where a search was cut off; more --trials add to it.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from recbole_think.artifacts import read_json, require_same, write_json
+from recbole_think.errors import InputError
+from recbole_think.options import near_hint
+
+KEYS = ("model", "dataset", "space", "trials", "sampler", "seed", "options")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line; return 0, or 2 where what was asked for cannot be done."""
+    given, more = _parser().parse_known_args(argv)
+    try:
+        _search(given, more)
+    except InputError as why:
+        sys.stderr.write(f"error: {why}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on where it was\n")
+        return 130
+    return 0
+
+
+def _search(given: argparse.Namespace, more: Sequence[str]) -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError as why:
+        raise InputError("a search needs Optuna: pip install 'recbole_think[search]'") from why
+    from recbole_think.leaderboard.running import alone
+    from recbole_think.search.report import write
+    from recbole_think.search.study import finished, study_of
+
+    search = _read(given, more)
+    search.check()
+    with alone(search.folder / "trials.csv"):
+        _claim(search)
+        study = study_of(search)
+        left = search.wanted - len(finished(study))
+        with tqdm(total=max(left, 0), desc="search", unit="trial") as bar:
+            _run(search, study, left, bar)
+        sys.stdout.write(write(search, study))
+
+
+def _run(search: Any, study: Any, left: int, bar: tqdm) -> None:
+    from recbole_think.search.report import write
+    from recbole_think.search.study import HOPELESS, TrialError, finished, scored
+
+    failed: list[str] = []
+    while left > 0:
+        before = len(finished(study))
+        study.optimize(lambda trial: scored(search, trial), n_trials=1, catch=(TrialError,))
+        if len(finished(study)) == before:
+            reason = study.trials[-1].user_attrs.get("reason", "it was cut off")
+            failed.append(reason)
+            bar.write(f"trial {study.trials[-1].number} failed: {reason}", file=sys.stderr)
+            if not before and len(failed) >= HOPELESS:
+                raise InputError(f"the first {HOPELESS} trials failed, the last one so: {reason}")
+            if len(failed) >= search.trials:
+                return
+            continue
+        left -= 1
+        bar.update()
+        bar.set_postfix(best=f"{study.best_value:.4f}")
+        write(search, study)
+
+
+def _claim(search: Any) -> None:
+    """Refuse a folder of another search."""
+    path = search.folder / "search.json"
+    if path.is_file():
+        require_same(read_json(path), search.identity(), search.folder)
+    else:
+        write_json(path, search.identity())
+
+
+def _read(given: argparse.Namespace, more: Sequence[str]) -> Any:
+    from recbole_think.search.space import read_hyper_file, read_space
+    from recbole_think.search.study import Search
+
+    if not given.file.is_file():
+        raise InputError(f"no file {str(given.file)!r}; --help shows what one looks like")
+    told: dict[str, Any] = {}
+    if given.file.suffix in (".yaml", ".yml"):
+        try:
+            told = yaml.safe_load(given.file.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as why:
+            raise InputError(f"{given.file} is not valid YAML: {' '.join(str(why).split())}") from why
+        if not isinstance(told, dict):
+            raise InputError(f"{given.file}: expected key: value lines, got {type(told).__name__}")
+        for key in told:
+            if key not in KEYS:
+                raise InputError(f"{given.file}: unknown key {key!r}{near_hint(key, KEYS)}; keys: {', '.join(KEYS)}")
+        space = read_space(told.pop("space", None), str(given.file))
+    else:
+        space = read_hyper_file(given.file)
+    told |= {key: getattr(given, key) for key in ("model", "dataset", "trials", "sampler") if getattr(given, key)}
+    for key in ("model", "dataset"):
+        if not told.get(key):
+            raise InputError(f"{key} is missing: name it in {given.file} or by --{key}=<name>")
+    words = [f"--data_path={Path(given.data_path).expanduser().resolve()}"] if given.data_path else []
+    folder = given.folder or Path("runs") / "search" / f"{given.file.stem}-{told['model']}-{told['dataset']}"
+    options = {**(told.pop("options", None) or {}), **_options(more)}
+    return Search(space=space, folder=folder.expanduser().resolve(), words=words, options=options, **told)
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for word in words:
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not (word.startswith("--") and equals and key):
+            raise InputError(f"write options as --key=value, got {word!r}")
+        found[key] = yaml.safe_load(text)
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_think.search", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="Any other --key=value is set in every trial.",
+    )  # fmt: skip
+    parser.add_argument("file", type=Path, help="YAML, or a file such as RecBole's hyper.test")
+    parser.add_argument("--model", default="")
+    parser.add_argument("--dataset", default="")
+    parser.add_argument("--data_path", default="", help="where <dataset>/<dataset>.inter lies (default: as for a run)")
+    parser.add_argument("--trials", type=int, default=0, help="that end well, in all (default: 20)")
+    parser.add_argument("--sampler", default="", help="tpe, random or grid (default: tpe)")
+    parser.add_argument("--folder", type=Path, help="of the search (default: runs/search/<file>-<model>-<dataset>)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
