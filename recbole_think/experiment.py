@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def run(
     with processes.joined():
         config = ThinkConfig(model, dataset, config_files, config_dict, argv)
         if processes.number():
-            config["show_progress"] = False  # one bar for all
+            config["show_progress"] = config["log_wandb"] = False  # the first one tells, for all
         result, fresh = _result(config, restart)
         page = Path(result["run_folder"]) / report.NAME
         with processes.first_alone() as mine:
@@ -147,6 +148,8 @@ def require_inputs(config: ThinkConfig, taught: bool = False) -> None:
         raise InputError(
             f"{config['model']} is trained by one process, and {processes.count()} were launched; start it with python"
         )
+    if config["log_wandb"] and find_spec("wandb") is None:
+        raise InputError("log_wandb: true needs Weights & Biases: pip install wandb")
     names = [f"{metric}@{k}".lower() for metric in config["metrics"] for k in config["topk"]]
     if config["valid_metric"].lower() not in names:
         raise InputError(f"valid_metric={config['valid_metric']!r} is not among metrics x topk: {', '.join(names)}")

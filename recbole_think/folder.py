@@ -32,6 +32,8 @@ NOT_IDENTITY = {
     "checkpoint_dir",
     "stages_from",
     "eval_processes",
+    "log_wandb",
+    "wandb_project",
 }
 # files that cost time to make: finished stages, checkpoints, whole runs
 WORTH_KEEPING = (

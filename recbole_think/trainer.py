@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def _untold(name: str, value: float, step: int) -> None:
-    """Of several processes the first one tells TensorBoard."""
-
-
 @contextmanager
 def answering(model, think: bool) -> Iterator[None]:
     """Within the block a model answers after thinking, or directly, whatever ``decode.think`` says.
@@ -98,6 +94,13 @@ class ThinkTrainer(Trainer):
         self.model.eval()
         return self.best_valid_score, None
 
+    def _told(self, name: str, value: float, step: int) -> None:
+        """Tell TensorBoard, and Weights & Biases where RecBole's ``log_wandb`` asks for it: the first process does."""
+        if processes.number():
+            return
+        self.tensorboard.add_scalar(name, value, step)
+        self.wandblogger.log_metrics({name: value, "train_step": step}, head="")
+
     def context(self, valid_data, show_progress: bool) -> Context:
         """What every stage is given."""
         model, options = self.model, self.model.options
@@ -115,7 +118,7 @@ class ThinkTrainer(Trainer):
                 **({"withheld": "last training events"} if self.recipe.withholds else {}),
                 **{name: asdict(options[name]) for name in ("itemic", "backbone", "prompts", "alignment")},
             },
-            scalar=_untold if processes.number() else self.tensorboard.add_scalar,
+            scalar=self._told,
             show_progress=show_progress,
             stages_from=Path(self.config["stages_from"]) if self.config["stages_from"] else None,
         )
