@@ -5,6 +5,7 @@ completions, d hidden size.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def scored(
         where nothing is.
     """
     laid = _Laid(input_ids, attention_mask, longest)
-    with accelerator.autocast(), folded(accelerator.unwrap_model(model)):
+    with accelerator.autocast(), _quick(accelerator.unwrap_model(model)):
         logits = model(**laid.inputs, use_cache=False).logits  # [rows, T, V]
     likely = (logits[laid.chosen].float() / temperature).log_softmax(-1)  # [N, V]
     of_tokens = likely.gather(1, laid.labels.unsqueeze(1)).squeeze(1)
@@ -63,7 +64,7 @@ def scored_codes(
         Log-probability of every code of the completions, and the entropy of what it was drawn from, [R, C] each.
     """
     laid, plain = _Laid(input_ids, attention_mask, longest), accelerator.unwrap_model(model)
-    with accelerator.autocast(), folded(plain):
+    with accelerator.autocast(), _quick(plain):
         hidden = plain.get_decoder()(**laid.inputs, use_cache=False).last_hidden_state[laid.chosen]  # [N, d]
     of_tokens = hidden.new_zeros(len(hidden), dtype=torch.float32)
     entropy = torch.zeros_like(of_tokens)
@@ -74,6 +75,11 @@ def scored_codes(
         of_tokens = of_tokens.index_put((here,), likely.gather(1, right).squeeze(1))
         entropy[here] = -(likely.exp() * likely).sum(-1).detach()
     return laid.spread(of_tokens), laid.spread(entropy)
+
+
+def _quick(model: Any) -> AbstractContextManager:
+    """Attention that trains fast; not where layers are read again in the backward pass, when it has been put away."""
+    return nullcontext() if model.is_gradient_checkpointing else folded(model)
 
 
 class _Laid:

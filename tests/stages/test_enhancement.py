@@ -103,6 +103,17 @@ def test_several_passes_are_the_same_step_in_less_memory(tmp_path, activated):
     assert curve_of(one, "reward") == pytest.approx(curve_of(other, "reward"), abs=1e-6)
 
 
+def test_layers_computed_again_in_the_backward_pass_are_the_same_steps(tmp_path, activated):
+    whole = activated_thinker(tmp_path / "whole", activated)
+    again = activated_thinker(tmp_path / "again", activated)
+    for made in (whole, again):
+        made.context.model.set_attn_implementation("eager")  # as on a CPU, where training puts its own in that place
+    one = whole.enhancement(steps=2).run(whole.context)
+    other = again.enhancement(steps=2, gradient_checkpointing=True).run(again.context)
+    assert curve_of(one, "reward") == pytest.approx(curve_of(other, "reward"), abs=1e-6)
+    assert curve_of(one, "kl") == pytest.approx(curve_of(other, "kl"), rel=1e-2, abs=1e-7)
+
+
 def test_held_out_reward_is_compared_before_and_after(tmp_path, activated):
     made = activated_thinker(tmp_path, activated)
     given = iter([{"total": np.array([0.0, 1.0, 0.0, 1.0])}, {"total": np.array([1.0, 1.0, 1.0, 1.5])}])
