@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from recbole_think.errors import InputError
 from recbole_think.paths import properties_dir
@@ -66,6 +67,14 @@ def recipes() -> list[str]:
     """Names of the settings that ship for a model besides its defaults, such as ``OneRecThink-qwen3-1.7b``."""
     names = (path.stem for path in (properties_dir() / "model").glob("*-*.yaml"))
     return sorted(name for name in names if name.partition("-")[0] in CATALOG)
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """Settings of a recipe; none for any other name."""
+    import yaml
+
+    path = properties_dir() / "model" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if name in recipes() else {}
 
 
 def family(name: str) -> str:

@@ -238,8 +238,8 @@ def _evaluate_all(trainer, data: Data, made_from: dict[str, str], clock, progres
     masked = bool(trainer.config["mask_history"])
     wanted = {
         "valid": (data.valid, data.until_valid if masked else None),
-        "test": (data.test, data.until_test if masked else None),
         "test_other_masking": (data.test, None if masked else data.until_test),
+        "test": (data.test, data.until_test if masked else None),  # last, since loggers keep the last one
     }
     scores = {}
     for name, (loader, mask) in wanted.items():

@@ -32,9 +32,9 @@ NOT_IDENTITY = {
     "checkpoint_dir",
     "stages_from",
     "eval_processes",
-    "log_wandb",
-    "wandb_project",
 }
+# what may differ too, but stands in every configuration that was ever kept: it counts as what RecBole says of it
+ALIKE = {"log_wandb": False, "wandb_project": "recbole"}
 # files that cost time to make: finished stages, checkpoints, whole runs
 WORTH_KEEPING = (
     "facts.json", "metrics.json", "evaluation/*", "*/facts.json", "checkpoints/*", "*/checkpoints/*",
@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make an experiment what it is."""
-    return {key: _plain(settings[key]) for key in sorted(settings) if key not in NOT_IDENTITY}
+    kept = {key: ALIKE.get(key, settings[key]) for key in sorted(settings) if key not in NOT_IDENTITY}
+    return {key: _plain(value) for key, value in kept.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recbole_think import processes
 from recbole_think.blocks import BLOCKS, STAGES
 from recbole_think.corpus.items import read_rows
 from recbole_think.corpus.users import require_known
@@ -22,6 +23,8 @@ def require_inputs(config) -> None:
     _require_stages(config)
     _require_fresh(blocks, config["stages"])
     _require_lists(blocks["decode"], config)
+    for name in {"item_enhancement", "enhancement"} & set(config["stages"]):
+        blocks[name].require_shares(processes.count())
     path = atomic_file(config, "item")
     if path.parent.is_dir():  # absent: RecBole is about to download it
         read_rows(path, config["ITEM_ID_FIELD"])

@@ -6,7 +6,7 @@ them. Alone, everything here is free.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -127,6 +127,13 @@ def average_gradients(parameters: Iterable[Any]) -> None:
         if parameter.grad is not None:
             distributed.all_reduce(parameter.grad)
             parameter.grad.div_(of)
+
+
+def made_once(make: Callable[[], Any]) -> Any:
+    """What the first process makes, for all."""
+    with first_alone() as mine:
+        made = make() if mine else None
+    return gathered(made)[0]
 
 
 def gathered(mine: Any) -> list[Any]:

@@ -117,7 +117,7 @@ def _write_ranks(path: Path, data, scores: dict) -> None:
     """
     dataset = data.test.dataset
     user_names = dataset.field2id_token[dataset.uid_field]
-    users, items = targets(dataset)
+    users, items = _asked(dataset, scores["test"])
     met = np.bincount(data.histories.items, minlength=dataset.item_num)
     columns = {
         "user_id": user_names[users],
@@ -176,12 +176,12 @@ def samples(config, data, scores, thoughts: Sequence[list[str]]) -> list[dict[st
     names, users = dataset.field2id_token[dataset.iid_field], dataset.field2id_token[dataset.uid_field]
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     titles = [None, *(item.title for item in read_items(path, dataset.iid_field, list(names[1:]), lenient=True)[0])]
-    asked, wanted = targets(dataset)
+    asked, wanted = _asked(dataset, scores)
     shown = zip(asked.tolist(), wanted.tolist(), scores.ranks.tolist(), scores.lists, strict=False)
     return [
         {
             "user": str(users[user]),
-            "history": [titles[item] for item in _before(data, row)[-5:]],
+            "history": [titles[item] for item in _before(data, asked, wanted, row)[-5:]],
             **({"thoughts": thoughts[row]} if row < len(thoughts) else {}),
             "recommended": [titles[item] for item in items[:LISTED]],
             "target": titles[target],
@@ -191,9 +191,20 @@ def samples(config, data, scores, thoughts: Sequence[list[str]]) -> list[dict[st
     ]
 
 
-def _before(data, row: int) -> list[int]:
-    """What the user of a test row had met before, oldest first."""
-    users, items = targets(data.test.dataset)
+def _asked(dataset, scores) -> tuple[np.ndarray, np.ndarray]:
+    """User and target of every list that was ranked: int64 [U] each.
+
+    A model without histories gives a user one list, whatever the number of targets, of which the last one is told.
+    """
+    users, items = targets(dataset)
+    if np.array_equal(users, scores.users):
+        return users, items
+    target_of = dict(zip(users.tolist(), items.tolist(), strict=True))
+    return scores.users, np.array([target_of[user] for user in scores.users.tolist()])
+
+
+def _before(data, users: np.ndarray, items: np.ndarray, row: int) -> list[int]:
+    """What the user of a ranked row had met before, oldest first."""
     own = items[:row][users[:row] == users[row]]
     return [*data.until_test.of(users[row]).tolist(), *own.tolist()]
 

@@ -43,9 +43,10 @@ class Keep:
             ranked: digest of who is ranked for, and of what may not be named.
         """
         facts, wanted = self.folder / "facts.json", {"made_from": dict(self.made_from), "ranked": ranked}
-        if not facts.is_file() or read_json(facts) != wanted:
-            self.drop()
-            write_json(facts, wanted)
+        with processes.first_alone() as mine:
+            if mine and (not facts.is_file() or read_json(facts) != wanted):
+                self.drop()
+                write_json(facts, wanted)
         return self.folder
 
     def drop(self) -> None:
@@ -150,6 +151,7 @@ def _shared(
     model: Any, jobs: Iterator[tuple[int, Any]], done: Callable[[int], Any]
 ) -> Iterator[tuple[int, np.ndarray, Tensor, Tensor]]:
     """Shards made by all processes of the job in turns, each one a shard, which then all have."""
+    model.dtype()  # by all, since it may be measured and written the first time
     while batch := list(islice(jobs, processes.count())):
         mine = batch[processes.number()][1] if processes.number() < len(batch) else None
         before = model.ranker.answers

@@ -13,13 +13,13 @@ import torch
 import yaml
 
 from recbole_think import processes
+from recbole_think.config import ThinkConfig
 from recbole_think.errors import InputError
 from recbole_think.experiment import run
+from recbole_think.inputs import require_inputs
 from recbole_think.prompts.batching import Row
 from recbole_think.prompts.tasks import Example
-from recbole_think.stages.grpo import arguments
 from recbole_think.stages.loss import token_loss
-from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.training import BatchPlan
 from tests.small import distinct_codes, taught
 from tests.toy import settings
@@ -189,11 +189,11 @@ def test_shares_of_a_batch_have_the_loss_and_gradient_of_the_batch_together(coun
     torch.testing.assert_close(sum(part for _, part in parts) / count, gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_prompts_that_cannot_be_shared_are_refused(monkeypatch):
+def test_prompts_that_cannot_be_shared_are_refused_before_anything_is_taught(monkeypatch, toy_path, tmp_path):
     shared(monkeypatch, 0, 3)
-    context = type("Context", (), {"model": type("Model", (), {"config": None})()})
+    given = asked(toy_path, tmp_path / "run", stages=["recommendation", "activation", "enhancement"], enhancement={})
     with pytest.raises(InputError, match=r"enhancement\.prompts=64 of 8 completions in 1 passes cannot be shared by 3"):
-        arguments(EnhancementOptions(), context, Path(), [1.0], 1.0)
+        require_inputs(ThinkConfig("OneRecThink", "toy", config_dict=given))
 
 
 def test_alone_nobody_is_waited_for():

@@ -110,10 +110,7 @@ def test_rows_read_the_latest_items_of_a_long_history(data_path, tmp_path):
 
 
 def test_a_row_without_a_history_is_refused(data_path, tmp_path):
-    folder = tmp_path / "data" / "ring"
-    folder.mkdir(parents=True)
-    for path in (data_path / "ring").iterdir():
-        (folder / path.name).write_text(path.read_text())
+    folder = copied(data_path, tmp_path)
     with (folder / "ring.valid.inter").open("a") as file:
         file.write("u1\t\tp3\n")
     with pytest.raises(InputError, match="1 rows of train, valid, test have an empty item_id_list"):
@@ -129,3 +126,35 @@ def test_a_part_that_is_missing_or_lacks_a_column_is_named(data_path, tmp_path):
     (folder / "ring.valid.inter").write_text("user_id:token\titem_id:token\nu0\tp1\n")
     with pytest.raises(InputError, match=r"ring\.valid\.inter has no column 'item_id_list'"):
         opened("Pop", folder.parent, tmp_path)
+
+
+def copied(data_path, tmp_path) -> Path:
+    folder = tmp_path / "data" / "ring"
+    folder.mkdir(parents=True)
+    for path in (data_path / "ring").iterdir():
+        (folder / path.name).write_text(path.read_text())
+    return folder
+
+
+def test_lists_whose_ids_would_not_be_those_of_items_are_refused(data_path, tmp_path):
+    with pytest.raises(InputError, match=r"set alias_of_item_id: \[item_id_list\]"):
+        prepared(data_path, tmp_path, alias_of_item_id=None)
+
+
+def test_a_history_that_begins_longer_than_a_model_reads_is_refused(data_path, tmp_path):
+    folder = copied(data_path, tmp_path)
+    with (folder / "ring.test.inter").open("a") as file:
+        file.write("u99\tp1 p2 p3 p4 p5\tp6\n")
+    with pytest.raises(InputError, match="first row of a user brings 5 items, more than MAX_ITEM_LIST_LENGTH=4"):
+        prepared(folder.parent, tmp_path, "SASRec", MAX_ITEM_LIST_LENGTH=4)
+    prepared(folder.parent, tmp_path, "SASRec", MAX_ITEM_LIST_LENGTH=5)
+
+
+def test_a_model_without_histories_gives_a_user_one_list_whatever_the_number_of_targets(toy_path, tmp_path):
+    many = settings("BPR", toy_path, tmp_path / "run", eval_args={"split": {"RS": [0.6, 0.2, 0.2]}, "group_by": "user"})
+    found = run_opened("BPR", many)
+    users, _ = targets(found.data.test.dataset)
+    assert len(users) > found.metrics["users"] == len(set(users.tolist()))
+    table = (tmp_path / "run" / "ranks.tsv").read_text().splitlines()[1:]
+    names = found.data.test.dataset.field2id_token["user_id"]
+    assert [line.split("\t")[0] for line in table] == [str(names[user]) for user in sorted(set(users.tolist()))]

@@ -25,13 +25,24 @@ def keep_latest(dataset: Any) -> None:
         dataset: RecBole's sequential data set, loaded but not built.
 
     Raises:
-        InputError: a row has nothing before its item.
+        InputError: a row has nothing before its item, a user's first row more than is kept, or lists have other ids.
     """
     longest, rows, items = dataset.max_item_list_len, dataset.inter_feat, _list_field(dataset.config)
+    if items not in (dataset.config["alias_of_item_id"] or ()):
+        raise InputError(
+            f"{dataset.dataset_name}: {items} is loaded, but its ids would be numbered apart from those of items; set "
+            f"alias_of_item_id: [{items}]"
+        )
     if empty := int((rows[items].agg(len) == 0).sum()):
         raise InputError(
             f"{dataset.dataset_name}: {empty} rows of {', '.join(dataset.config['benchmark_filename'])} have an empty "
             f"{items}; a row needs a history of at least one item"
+        )
+    begun = rows.groupby(dataset.uid_field, sort=False)[items].first().agg(len)
+    if begun.max() > longest:  # the beginning of a history stands there alone: models would have other histories
+        raise InputError(
+            f"{dataset.dataset_name}: the first row of a user brings {begun.max()} items, more than "
+            f"MAX_ITEM_LIST_LENGTH={longest}; write a row for every event, or raise MAX_ITEM_LIST_LENGTH"
         )
     suffix = dataset.config["LIST_SUFFIX"]
     for field in [name for name in rows if name.endswith(suffix)]:

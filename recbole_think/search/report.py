@@ -2,12 +2,14 @@
 
 import csv
 import io
+import json
 import warnings
 from typing import Any
 
 import yaml
 
 from recbole_think.artifacts import write_text
+from recbole_think.layers import flat
 from recbole_think.search.study import Search, finished
 
 SHOWN = 5  # trials told on the terminal
@@ -19,7 +21,7 @@ def write(search: Search, study: Any) -> str:
     done = sorted(finished(study), key=lambda trial: -trial.value)
     if not done:
         return f"no trial has ended well\n\nfolder: {search.folder}\n"
-    best = {**search.options, **_values(search, done[0])}
+    best = {**flat(search.options), **_values(search, done[0])}
     command = f"python run_recbole_think.py --model={search.model} --dataset={search.dataset} --config_files=best.yaml"
     write_text(search.folder / "best.yaml", f"# {command}\n{yaml.safe_dump(_nested(best), sort_keys=True)}")
     write_text(search.folder / "search.html", _page(study))
@@ -28,7 +30,7 @@ def write(search: Search, study: Any) -> str:
 
 
 def _values(search: Search, trial: Any) -> dict[str, Any]:
-    return {name: yaml.safe_load(value) if search.space[name].kind == "choice" else value
+    return {name: json.loads(value) if search.space[name].kind == "choice" else value
             for name, value in trial.params.items()}  # fmt: skip
 
 
@@ -37,9 +39,9 @@ def _spoken(values: dict[str, Any]) -> str:
                      for name, value in values.items())  # fmt: skip
 
 
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, value in flat.items():
+    for name, value in values.items():
         *blocks, key = name.split(".")
         place = found
         for block in blocks:

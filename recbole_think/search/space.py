@@ -7,6 +7,7 @@ RecBole's ``hyper.test`` has lines such as ``learning_rate loguniform -8,0`` (po
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 
 from recbole_think.errors import InputError
 
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 KINDS = ("choice", "uniform", "log", "int")
 
 
@@ -75,7 +77,7 @@ def read_hyper_file(path: Path) -> dict[str, Dimension]:
         if len(words) < 3:
             raise InputError(f"{where}: expected an option, a kind and values, got {line!r}")
         name, kind, text = words[0], words[1], " ".join(words[2:])
-        found[name] = _of_recbole(kind, _parsed(text, where), where)
+        found[name] = _of_recbole(kind, loaded(text if text.startswith("[") else f"[{text}]", where), where)
     if not found:
         raise InputError(f"{path} names no option")
     return found
@@ -90,19 +92,35 @@ def _of_recbole(kind: str, values: Any, where: str) -> Dimension:
         )
     if kind == "loguniform" and all(isinstance(value, int | float) for value in values):
         return _dimension({"log": [math.exp(value) for value in values]}, where)
-    if kind == "quniform" and all(value == int(value) for value in values) and values[2] == 1:
+    if (
+        kind == "quniform"
+        and values[2] == 1
+        and all(isinstance(value, int | float) and value % 1 == 0 for value in values)
+    ):
         return _dimension({"int": [int(value) for value in values[:2]]}, where)
     if kind in ("uniform", "quniform"):
         return _dimension({"uniform": values}, where)
     raise InputError(f"{where}: unknown kind {kind!r}; there are choice, uniform, quniform, loguniform")
 
 
-def _parsed(text: str, where: str) -> Any:
-    """Read values as data, never as code: ``[1, 2]`` or ``0.1,0.5``."""
+def loaded(text: str, where: str) -> Any:
+    """Read YAML as data, never as code; ``1e-3`` is a number, as in RecBole's files and unlike YAML's own rule.
+
+    Raises:
+        InputError: it is not YAML.
+    """
     try:
-        return yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+        return _numbers(yaml.safe_load(text))
     except yaml.YAMLError as why:
-        raise InputError(f"{where}: cannot read {text!r} as values") from why
+        raise InputError(f"{where} cannot be read: {' '.join(str(why).split())}") from why
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
 
 def _dimension(what: Any, where: str) -> Dimension:
@@ -123,7 +141,7 @@ def _dimension(what: Any, where: str) -> Dimension:
         raise InputError(f"{where}: {kind} wants a lower and a higher number, got {values!r}")
     if kind == "log" and values[0] <= 0:
         raise InputError(f"{where}: log wants numbers above 0, got {values!r}")
-    if kind == "int" and any(value != int(value) for value in values):
+    if kind == "int" and any(value % 1 for value in values):
         raise InputError(f"{where}: int wants whole numbers, got {values!r}")
     if len(values) == 3 and values[2] <= 0:
         raise InputError(f"{where}: the step must be positive, got {values[2]}")

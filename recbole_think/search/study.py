@@ -5,18 +5,20 @@ killed goes on where it was. The test split is never looked at. Optuna draws val
 """
 
 import json
-import math
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from recbole_think.artifacts import digest, read_json
 from recbole_think.errors import InputError
 from recbole_think.layers import flat
+from recbole_think.leaderboard.running import LOOK_S, free
 from recbole_think.search.space import Dimension
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -42,8 +44,11 @@ class Search:
     def __post_init__(self):
         if self.sampler not in SAMPLERS:
             raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        if not isinstance(self.trials, int) or self.trials < 1:
-            raise InputError(f"trials must be a whole number of at least 1, got {self.trials!r}")
+        for name, least in (("trials", 1), ("seed", 0)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+                raise InputError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
+        if not isinstance(self.options, Mapping):
+            raise InputError(f"options must be key: value lines, got {self.options!r}")
         if self.sampler == "grid" and (open_ := [name for name, of in self.space.items() if of.kind != "choice"]):
             raise InputError(f"sampler: grid goes through lists of values, and {open_[0]} has a range; list its values")
         if both := set(self.space) & set(flat(self.options)):
@@ -52,9 +57,16 @@ class Search:
     @property
     def wanted(self) -> int:
         """Trials that are to end well: no more than a grid has."""
-        if self.sampler != "grid":
-            return self.trials
-        return min(self.trials, math.prod(len(of.values) for of in self.space.values()))
+        return min(self.trials, len(self.grid)) if self.sampler == "grid" else self.trials
+
+    @property
+    def grid(self) -> list[dict[str, str]]:
+        """Every combination of listed values, as Optuna keeps them, in an order drawn by seed."""
+        combined = [
+            dict(zip(self.space, texts, strict=True)) for texts in product(*(of.texts for of in self.space.values()))
+        ]
+        random.Random(self.seed).shuffle(combined)
+        return combined
 
     def check(self) -> None:
         """Refuse options the model does not have before any trial runs.
@@ -99,9 +111,12 @@ def study_of(search: Search) -> Any:
         elif not trial.user_attrs.get(CUT) or trial.number in again:
             continue
         if trial.params:
-            study.enqueue_trial(trial.params)
+            study.enqueue_trial(trial.params)  # before any other
         again = [*again, trial.number]
     study.set_user_attr(AGAIN, again)
+    if search.sampler == "grid":
+        for values in search.grid:
+            study.enqueue_trial(values, skip_if_exists=True)
     # of its own seed, or a search that goes on would draw again what it began with
     study.sampler = _sampler(search, search.seed + len(study.trials))
     return study
@@ -110,9 +125,14 @@ def study_of(search: Search) -> Any:
 def _sampler(search: Search, seed: int) -> Any:
     from optuna import samplers
 
-    if search.sampler == "grid":
-        return samplers.GridSampler({name: of.texts for name, of in search.space.items()}, seed=search.seed)
-    return samplers.RandomSampler(seed=seed) if search.sampler == "random" else samplers.TPESampler(seed=seed)
+    return samplers.TPESampler(seed=seed) if search.sampler == "tpe" else samplers.RandomSampler(seed=seed)
+
+
+def waiting(study: Any) -> int:
+    """Trials of the queue."""
+    from optuna.trial import TrialState
+
+    return len(study.get_trials(states=[TrialState.WAITING]))
 
 
 def finished(study: Any) -> list[Any]:
@@ -134,6 +154,8 @@ def scored(search: Search, trial: Any) -> float:
     command = [sys.executable, "-m", "recbole_think", f"--model={search.model}", f"--dataset={search.dataset}",
                *search.command(values), f"--run_folder={folder}", "--show_progress=false"]  # fmt: skip
     trial.set_user_attr("folder", folder.name)
+    while not free(folder):  # a search that was killed outright leaves its trial at work
+        time.sleep(LOOK_S)
     with folder.with_suffix(".log").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
         try:

@@ -21,6 +21,7 @@ import numpy as np
 
 from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
 from recbole_think.itemic.vocabulary import Vocabulary
+from recbole_think.processes import made_once
 from recbole_think.prompts.batching import packed_rows
 from recbole_think.prompts.filters import REASONS
 from recbole_think.prompts.tasks import (
@@ -116,7 +117,7 @@ class Activation:
         wished = [one for one in taught if one.instruction]
         asked = [one for one in taught if one.thought is not None and not one.instruction]
         prompts = [recommendation_prompt(frame, context.vocabulary, np.array(one.case.history)) for one in asked]
-        thoughts = self.means.think(prompts, options.judging)
+        thoughts = made_once(lambda: self.means.think(prompts, options.judging))
         learnt, missed = [], []
         for one, of_case in zip(asked, thoughts, strict=True):
             hit = next((thought for thought in of_case if one.case.target in thought.items), None)

@@ -26,7 +26,7 @@ def adapted(model: Any, rank: int):
     learning = {name for name, value in model.named_parameters() if value.requires_grad}
     matrices = {f"{name}.weight" for name in linear} | {f"{name}.bias" for name in linear}
     with torch.random.fork_rng():
-        torch.manual_seed(rank)  # the same adapters to begin with, whatever was drawn before and in how many processes
+        torch.manual_seed(torch.initial_seed())  # of the run alone, whatever was drawn since, in how many processes
         wrapped: Any = get_peft_model(model, LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=linear))
     for name, value in model.named_parameters():  # peft froze them with everything else
         if name in learning - matrices:

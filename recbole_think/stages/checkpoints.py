@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recbole_think.processes import first_alone
+from recbole_think.processes import first_alone, number
 from recbole_think.stages.stage import CHECKPOINTS
 
 COMPLETE = "complete"  # marks a checkpoint whose files are all there
@@ -38,7 +38,7 @@ def whole_checkpoint(checkpoints: Path, step: int) -> Iterator[None]:
             if mine:
                 _mark(folder)
     finally:
-        if not (folder / COMPLETE).exists():
+        if number() == 0 and not (folder / COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)
     with first_alone() as mine:
         if mine:

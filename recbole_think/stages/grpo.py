@@ -20,7 +20,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from recbole_think import processes
 from recbole_think.artifacts import disk_guard, load_tensors
-from recbole_think.errors import InputError
 from recbole_think.stages.checkpoints import last_checkpoint, spacing
 from recbole_think.stages.dialect import Dialect
 from recbole_think.stages.policy import policy_of, reference_of
@@ -188,11 +187,7 @@ def arguments(
 ) -> GRPOConfig:
     """Translate our options into TRL's."""
     config, many, of = context.model.config, options.prompts * options.group, processes.count()
-    if options.prompts % of or many % (options.passes * of):
-        raise InputError(
-            f"{options.block}.prompts={options.prompts} of {options.group} completions in {options.passes} passes "
-            f"cannot be shared by {of} processes: make it a multiple of {of}, as many in a pass too"
-        )
+    options.require_shares(of)
     dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
     return GRPOConfig(
         output_dir=str(folder / CHECKPOINTS),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from recbole_think.options import check
 from recbole_think.stages.options import StageOptions
 
 SCALES = ("group", "batch", "none")
@@ -35,6 +36,19 @@ class ReinforcementOptions(StageOptions):
     def group(self) -> int:
         """Completions of a prompt: they are compared with one another."""
         return int(getattr(self, self.compared))
+
+    def require_shares(self, processes: int) -> None:
+        """Refuse prompts that several processes cannot share evenly, in whole groups and whole passes.
+
+        Raises:
+            InputError: they cannot.
+        """
+        check(
+            self.prompts % processes == 0 and self.prompts * self.group % (self.passes * processes) == 0,
+            f"{self.block}.prompts={self.prompts} of {self.group} completions in {self.passes} passes cannot be shared "
+            f"by {processes} processes: launch another number of them, or make {self.block}.prompts a multiple of "
+            f"{processes} that also divides into passes",
+        )
 
     def __post_init__(self):
         super().__post_init__()

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from recbole_think.artifacts import read_json, save_tensors, write_json
+from recbole_think.processes import gathered
 from recbole_think.stages.stage import BEST, Context, trainable
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class BestWeights(TrainerCallback):
         model = self.context.model
         model.eval()
         try:
-            found = self.validate()
+            found = gathered(self.validate())[0]  # the first process's word, lest a last digit parts them
         except FloatingPointError as why:
             raise FloatingPointError(
                 f"stage {self.stage}, step {state.global_step}: {why}; the last good checkpoint is kept; lower the "

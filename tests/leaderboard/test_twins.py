@@ -32,6 +32,13 @@ def test_a_twin_is_its_row_with_one_switch_turned_and_as_many_candidates(tmp_pat
     assert jobs["once", 2].options == twin.options and row.minutes == 90
 
 
+def test_a_twin_of_a_recipe_has_as_many_candidates_as_the_recipe_looks_at(tmp_path):
+    text = BOARD.replace("model: OneRecThink\n", "model: OneRecThink-qwen3-1.7b\n")
+    text = text.replace("options: {decode: {thought_beams: 30}}", "options: {topk: [5, 10]}")
+    jobs = {job.row: job for job in board_of(tmp_path, text).jobs}
+    assert jobs["its twin"].options["decode.num_beams"] == 30, "3 thoughts of the recipe's 10 beams"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -140,6 +140,9 @@ def test_a_grid_has_every_combination_once(asked, monkeypatch, tmp_path):
         ({"options": {"n_layers": 2}}, [], "n_layers is both searched and set"),
         ({"trials": 0}, ["--trials=-1"], "at least 1"),
         ({}, ["epochs"], "write options as --key=value"),
+        ({}, ["--topk=[5"], "--topk cannot be read"),
+        ({"options": [1]}, [], "options must be key: value lines"),
+        ({"seed": "abc"}, [], "seed must be a whole number"),
     ],
 )
 def test_what_cannot_be_searched_is_said_before_a_trial_runs(asked, told, words, said, tmp_path, capsys):
@@ -162,3 +165,38 @@ def test_trials_are_runs_judged_by_validation(toy_path, tmp_path, monkeypatch):
         assert float(row["valid"]) == metrics["valid"]["ndcg@10"]
     assert main(words) == 0, "and nothing is left to do"
     assert len(rows(tmp_path)) == 2
+
+
+def test_what_is_best_so_far_moves_no_trial_to_another_folder(asked, tmp_path, monkeypatch):
+    folders = []
+
+    def noted(search, trial):
+        value = bowl(search, trial)
+        folders.append(search.run_folder({"learning_rate": 0.5, "n_layers": 1}))
+        return value
+
+    monkeypatch.setattr(studies, "scored", noted)
+    space = {"learning_rate": SPACE["learning_rate"], "n_layers": SPACE["n_layers"]}
+    assert asked("--trials=3", space=space, options={"eval_args": {"order": "TO"}}) == 0
+    assert len(set(folders)) == 1
+
+
+def test_a_grid_that_was_cut_goes_on_to_its_end(tmp_path):
+    grid = {"n_layers": [1, 2], "learning_rate": [1e-5, 0.1]}
+    search = search_of(tmp_path / "found", space=grid, sampler="grid", trials=9)
+    cut = study_of(search).ask()
+    {name: of.drawn(name, cut) for name, of in search.space.items()}
+    study = study_of(search)
+    study.optimize(lambda trial: sum(of.drawn(name, trial) for name, of in search.space.items()), n_trials=4)
+    assert {tuple(trial.params.values()) for trial in finished(study)} == {
+        (layers, rate) for layers in ("1", "2") for rate in ("1e-05", "0.1")
+    }
+    assert studies.waiting(study) == 0 and search.wanted == 4
+
+
+def test_the_best_of_small_numbers_is_a_number(asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        studies, "scored", lambda search, trial: -search.space["weight_decay"].drawn("weight_decay", trial)
+    )
+    assert asked("--trials=2", "--sampler=grid", space={"weight_decay": ["1e-5", "1e-3"]}) == 0
+    assert yaml.safe_load((tmp_path / "found" / "best.yaml").read_text())["weight_decay"] == 0.00001

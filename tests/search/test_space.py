@@ -5,7 +5,7 @@ import math
 import pytest
 
 from recbole_think.errors import InputError
-from recbole_think.search.space import read_hyper_file, read_space
+from recbole_think.search.space import loaded, read_hyper_file, read_space
 
 HYPER = """\
 learning_rate loguniform -8,0
@@ -61,6 +61,13 @@ def test_yaml_says_the_same_and_keeps_lists_and_blocks():
     values, asked = drawn(space)
     assert values == {"decode.num_beams": 50, "stages": [], "x": None}
     assert asked["stages"] == ('["recommendation"]', "[]"), "as text, which Optuna can keep"
+
+
+def test_numbers_may_be_written_as_in_recboles_files(tmp_path):
+    assert loaded("{a: [1e-3, 2.5E+2, 1e, x1e3]}", "here") == {"a": [0.001, 250.0, "1e", "x1e3"]}
+    (tmp_path / "hyper.test").write_text("a choice [1e-3,1e-4]\nb quniform 1e-1,5e-1,1e-1\n")
+    values, _ = drawn(read_hyper_file(tmp_path / "hyper.test"))
+    assert values == {"a": 0.0001, "b": 0.5}
 
 
 @pytest.mark.parametrize(

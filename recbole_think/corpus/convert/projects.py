@@ -27,6 +27,7 @@ from recbole_think.corpus.convert.records import literal, records
 from recbole_think.corpus.convert.split import LONGEST, PARTS, Rows, Split
 from recbole_think.errors import InputError
 
+CSV_COLUMNS = ("user_id", "history_item_id", "item_id")  # of MiniOneRec's rows
 AT_ONCE = 10_000  # users put away together
 Histories = Iterable[tuple[str, list[str]]]
 
@@ -98,6 +99,8 @@ def _csv_rows(raw: Raw, path: Path, users: Places, items: Places) -> Rows:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
+            if lacking := [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]:
+                raise InputError(f"{path} has no column {lacking[0]!r} (it has: {', '.join(reader.fieldnames or ())})")
             for number, row in enumerate(reader, start=2):  # rows, the header being the first
                 met = _met(row)
                 if not met or not row["user_id"] or not row["item_id"]:
