@@ -10,7 +10,7 @@ from recbole_think.stages.compiling import compiled
 from recbole_think.stages.options import TrainingOptions
 from recbole_think.stages.progress import use_bar
 from recbole_think.stages.stage import Context
-from recbole_think.stages.training import BatchPlan, TokenTrainer, arguments, recomputed
+from recbole_think.stages.training import BatchPlan, Taught, TokenTrainer, arguments, recomputed
 
 
 def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan, seconds: float) -> float:
@@ -26,9 +26,9 @@ def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan
     watch = StopWatch(seconds)
     options = replace(options, checkpoints=0)
     trainer = TokenTrainer(
-        model=context.model, args=arguments(options, context, context.folder / name, len(plan)), train_dataset=plan,
-        data_collator=lambda batches: batches[0], callbacks=[watch], vocabulary=context.vocabulary, stage=name,
-        options=options,
+        model=Taught(context.model, context.vocabulary.code_tokens, options.dropout),
+        args=arguments(options, context, context.folder / name, len(plan)), train_dataset=plan,
+        data_collator=lambda batches: batches[0], callbacks=[watch], options=options,
     )  # fmt: skip
     use_bar(trainer, name, shown=False)
     # a moment is too short for ``auto``

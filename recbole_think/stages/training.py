@@ -152,7 +152,7 @@ def train(
 class Taught(nn.Module):
     """A language model whose output is its loss on a planned batch, as wrappers for many processes want it."""
 
-    def __init__(self, model: Any, code_tokens: list[Tensor], dropout: float, words: Tensor | None):
+    def __init__(self, model: Any, code_tokens: list[Tensor], dropout: float, words: Tensor | None = None):
         """See ``token_loss``."""
         super().__init__()
         self.model = model

@@ -144,7 +144,7 @@ def test_two_boards_cannot_write_the_same_results_at_once(place):
     with (place / "results" / ".small.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = run(place)
-    assert done.returncode == 2 and "another board is writing" in done.stderr
+    assert done.returncode == 2 and "another process is writing" in done.stderr
     assert not (place / "runs").exists()
 
 

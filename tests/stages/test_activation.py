@@ -211,6 +211,7 @@ def test_options_that_make_no_sense_are_refused_by_name(wrong, told):
         ActivationOptions(**wrong)
 
 
+@pytest.mark.slow
 def test_a_wish_steers_the_thought_and_with_it_the_answer(tmp_path):
     made = thinker(tmp_path)
     made.activation(instructed=0.5, epochs=40, learning_rate=1e-2).run(made.context)  # learnt whatever the processor
