@@ -51,7 +51,7 @@ def _search(given: argparse.Namespace, more: Sequence[str]) -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as why:
-        raise InputError("a search needs Optuna: pip install 'recbole_think[search]'") from why
+        raise InputError("a search needs Optuna: pip install optuna") from why
     from recbole_think.leaderboard.running import alone
     from recbole_think.search.report import write
     from recbole_think.search.study import finished, study_of
