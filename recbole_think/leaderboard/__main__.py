@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_think.errors import InputError
+from recbole_think.errors import InputError, exit_code
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,14 +17,8 @@ def main(argv: Sequence[str]) -> int:
     _adding(commands.add_parser("add", help="put the row of a finished run into baselines/results"))
     _comparing(commands.add_parser("compare", help="paired test over users: which is better, by how much, for whom"))
     given = parser.parse_args(argv)
-    try:
-        return {"run": _run, "add": _add, "compare": _compare}[given.command](given)
-    except InputError as why:
-        sys.stderr.write(f"error: {why}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on where it was\n")
-        return 130
+    work = {"run": _run, "add": _add, "compare": _compare}[given.command]
+    return exit_code(lambda: work(given), "the same command goes on where it was")
 
 
 def _running(parser: argparse.ArgumentParser) -> None:

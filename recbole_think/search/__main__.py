@@ -26,7 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_think.artifacts import differing, read_json, write_json
-from recbole_think.errors import InputError
+from recbole_think.errors import InputError, exit_code
 from recbole_think.options import near_hint
 
 KEYS = ("model", "dataset", "space", "trials", "sampler", "seed", "options")
@@ -36,18 +36,10 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; return 0, or 2 where what was asked for cannot be done."""
     given, more = _parser().parse_known_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the trial at work, as Ctrl-C does
-    try:
-        _search(given, more)
-    except InputError as why:
-        sys.stderr.write(f"error: {why}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on where it was\n")
-        return 130
-    return 0
+    return exit_code(lambda: _search(given, more), "the same command goes on where it was")
 
 
-def _search(given: argparse.Namespace, more: Sequence[str]) -> None:
+def _search(given: argparse.Namespace, more: Sequence[str]) -> int:
     try:
         import optuna  # noqa: F401
     except ImportError as why:
@@ -65,6 +57,7 @@ def _search(given: argparse.Namespace, more: Sequence[str]) -> None:
         with tqdm(total=max(left, 0), desc="search", unit="trial") as bar:
             _run(search, study, left, bar)
         sys.stdout.write(write(search, study))
+    return 0
 
 
 def _run(search: Any, study: Any, left: int, bar: tqdm) -> None:

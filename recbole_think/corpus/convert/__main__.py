@@ -22,7 +22,7 @@ from recbole_think.corpus.convert.filtering import FilterOptions, Step, filtered
 from recbole_think.corpus.convert.raw import Raw, Source, Table
 from recbole_think.corpus.convert.rejects import Rejects
 from recbole_think.corpus.convert.split import Split, by_time, write_split
-from recbole_think.errors import InputError
+from recbole_think.errors import InputError, exit_code
 
 PUBLISHERS = (movielens, amazon, shops, projects)
 SOURCES = {source.name: source for publisher in PUBLISHERS for source in publisher.SOURCES}
@@ -42,18 +42,12 @@ HELP = {
 def main(argv: Sequence[str]) -> int:
     """Run the command line; return 0, or 2 where what was asked for cannot be done."""
     given = _parser().parse_args(argv)
-    try:
-        if given.list:
-            sys.stdout.write(_listed())
-            return 0
-        sys.stdout.write(_converted(given, argv))
+
+    def work() -> int:
+        sys.stdout.write(_listed() if given.list else _converted(given, argv))
         return 0
-    except InputError as why:
-        sys.stderr.write(f"error: {why}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing was written\n")
-        return 130
+
+    return exit_code(work, "nothing was written")
 
 
 @dataclass(frozen=True)
