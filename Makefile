@@ -14,6 +14,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses=4 --dist loadfile
 
 slow: $(READY)
+	$(PIP) -e ".[offline,dev,deepspeed,four_bit]"
 	$(BIN)/python -m pytest -q -m slow
 
 check: $(READY)

@@ -53,6 +53,8 @@ setup(
         "teacher": ["openai>=1.60"],
         "vllm": ["vllm>=0.22; platform_system == 'Linux'"],
         "search": ["optuna>=4"],
+        "deepspeed": ["deepspeed>=0.19"],  # --sharding=zero2, zero3
+        "four_bit": ["bitsandbytes>=0.46"],  # --<stage>.four_bit=true
         "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
         "dev": [
             "pytest>=8",

@@ -32,6 +32,7 @@ NOT_IDENTITY = {
     "checkpoint_dir",
     "stages_from",
     "eval_processes",
+    "sharding",
 }
 # what may differ too, but stands in every configuration that was ever kept: it counts as what RecBole says of it
 ALIKE = {"log_wandb": False, "wandb_project": "recbole"}

@@ -1,5 +1,6 @@
 """What OneRecThink can check of a configuration before data is loaded and anything is written."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from recbole_think.corpus.users import require_known
 from recbole_think.errors import InputError
 from recbole_think.options import near_hint, read_options
 from recbole_think.prompts.options import OWN
+from recbole_think.stages.four_bit import require_four_bit
+from recbole_think.stages.sharding import require_sharding
 
 
 def require_inputs(config) -> None:
@@ -23,6 +26,10 @@ def require_inputs(config) -> None:
     _require_stages(config)
     _require_fresh(blocks, config["stages"])
     _require_lists(blocks["decode"], config)
+    require_sharding(config["sharding"], dict(os.environ))
+    for name in config["stages"]:
+        if getattr(blocks[name], "four_bit", False):
+            require_four_bit(name, blocks[name].lora_rank, config["sharding"])
     for name in {"item_enhancement", "enhancement"} & set(config["stages"]):
         blocks[name].require_shares(processes.count())
     path = atomic_file(config, "item")

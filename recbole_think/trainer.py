@@ -121,6 +121,7 @@ class ThinkTrainer(Trainer):
             scalar=self._told,
             show_progress=show_progress,
             stages_from=Path(self.config["stages_from"]) if self.config["stages_from"] else None,
+            sharding=self.config["sharding"],
         )
 
     def restore_best(self) -> None:

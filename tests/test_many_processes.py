@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,13 @@ from tests.toy import settings
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = {"dropout": 0.0, "precision": "float32", "compile": "never", "tokens_per_batch": 512}
 LAYERS = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+EVERY = {
+    "stages": ["token_warmup", "multi_task", "recommendation", "item_enhancement", "activation", "enhancement"],
+    "alignment": {"general_prompts": 6, "answer_tokens": 8, "judged_items": 4},
+    "token_warmup": {"tokens": 600, "validations": 1, "checkpoints": 1, **PLAIN},
+    "multi_task": {"tokens": 1500, "validations": 1, "checkpoints": 1, "train_words": True, **PLAIN},
+    "activation": {"rounds": 2, "validations": 1, "lora_rank": 2, "longest": 12, **PLAIN, **LAYERS},
+}
 TASTE = {"stages": ["recommendation"], "recommendation": {"epochs": 2, "validations": 2, **PLAIN, **LAYERS}}
 
 
@@ -63,17 +71,18 @@ def metrics(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def assert_same_losses(one: Path, other: Path, stage: str) -> None:
+def assert_same_losses(one: Path, other: Path, stage: str, rel: float = 1e-4) -> None:
     ours, theirs = curve(one, stage), curve(other, stage)
     assert len(ours) == len(theirs)
     for mine, yours in zip(ours, theirs, strict=True):
         assert mine["step"] == yours["step"]
         for name in {"loss", "valid"} & set(mine):
-            assert mine[name] == pytest.approx(yours[name], rel=1e-4), (stage, mine, yours)
+            assert mine[name] == pytest.approx(yours[name], rel=rel), (stage, mine, yours)
 
 
-def test_two_processes_learn_and_rank_as_one_does(toy_path, tmp_path):
-    job = launch(asked(toy_path, tmp_path / "two"), tmp_path)
+@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+def test_two_processes_learn_and_rank_as_one_does(sharding, toy_path, tmp_path):
+    job = launch(asked(toy_path, tmp_path / "two", sharding=sharding), tmp_path)
     one = run("OneRecThink", "toy", config_dict=asked(toy_path, tmp_path / "one"))["metrics"]
     out = finished(job)
     assert out.count("run folder:") == 1, "one of them speaks"
@@ -100,32 +109,51 @@ def test_a_model_of_one_process_is_refused_in_two(toy_path, tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.slow
-def test_every_stage_can_be_shared(toy_path, tmp_path):
-    every = {
-        "stages": ["token_warmup", "multi_task", "recommendation", "item_enhancement", "activation", "enhancement"],
-        "alignment": {"general_prompts": 6, "answer_tokens": 8, "judged_items": 4},
-        "token_warmup": {"tokens": 600, "validations": 1, "checkpoints": 1, **PLAIN},
-        "multi_task": {"tokens": 1500, "validations": 1, "checkpoints": 1, "train_words": True, **PLAIN},
-        "activation": {"rounds": 2, "validations": 1, "lora_rank": 2, "longest": 12, **PLAIN, **LAYERS},
-    }
-    job = launch(asked(toy_path, tmp_path / "two", **every), tmp_path)
-    one = run("OneRecThink", "toy", config_dict=asked(toy_path, tmp_path / "one", **every))["metrics"]
-    finished(job)
-    for stage in ("token_warmup", "multi_task", "recommendation", "activation"):
-        assert_same_losses(tmp_path / "one", tmp_path / "two", stage)
-    for stage, name in (("item_enhancement", "reward"), ("enhancement", "reward")):
-        ours, theirs = ([row[name] for row in curve(tmp_path / of, stage) if name in row] for of in ("one", "two"))
-        assert ours == pytest.approx(theirs, rel=1e-3), stage
-    assert metrics(tmp_path / "two")["test"] == one["test"]
+@pytest.fixture(scope="module")
+def alone(toy_path, tmp_path_factory) -> Path:
+    """Every stage in one process; ``EVERY`` in several is compared with it."""
+    folder = tmp_path_factory.mktemp("alone") / "one"
+    run("OneRecThink", "toy", config_dict=asked(toy_path, folder, **EVERY))
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [1, 2], ids=["goes on in one", "goes on in two"])
-def test_a_killed_process_ends_the_job_and_another_job_goes_on(after, toy_path, tmp_path):
+@pytest.mark.parametrize(("sharding", "held"), [("none", None), ("fsdp2", 0.5), ("zero2", 1.0), ("zero3", 0.5)])
+def test_every_stage_can_be_shared(sharding, held, alone, toy_path, tmp_path):
+    if sharding.startswith("zero"):
+        pytest.importorskip("deepspeed", reason="make slow installs it")
+    finished(launch(asked(toy_path, tmp_path / "two", sharding=sharding, **EVERY), tmp_path))
+    for stage in ("token_warmup", "multi_task", "recommendation"):
+        assert_same_losses(alone, tmp_path / "two", stage)
+    # AdamW's first steps by rewards are of size one whatever the gradient: where that is nothing but rounding, weights
+    # part by a learning rate, and what builds on them a little
+    assert_same_losses(alone, tmp_path / "two", "activation", rel=2e-2)
+    for stage in ("item_enhancement", "enhancement"):
+        ours, theirs = (
+            [row["reward"] for row in curve(of, stage) if "reward" in row] for of in (alone, tmp_path / "two")
+        )
+        assert ours == pytest.approx(theirs, rel=1e-2), stage
+    assert metrics(tmp_path / "two")["illegal_rate"] == 0
+    shares = re.findall(r"([\d.]+) of ([\d.]+) MB of weights learn", (tmp_path / "two" / "run.log").read_text())
+    assert len(shares) == (0 if held is None else 7), "once a stage, and once a round of activation"
+    for here, whole in shares:
+        assert held - 0.01 < float(here) / float(whole) < held + 0.1, (
+            "a frozen head that is read beside the layers is whole"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after", "sharding"),
+    [("none", 1, "none"), ("none", 2, "none"), ("fsdp2", 1, "none"), ("fsdp2", 2, "fsdp2"), ("none", 3, "fsdp2"),
+     ("zero3", 2, "zero3")],
+)  # fmt: skip
+def test_a_killed_process_ends_the_job_and_another_job_goes_on(before, after, sharding, toy_path, tmp_path):
+    if before.startswith("zero"):
+        pytest.importorskip("deepspeed", reason="make slow installs it")
     long = {"recommendation": {**TASTE["recommendation"], "epochs": 60, "validations": 1, "checkpoints": 8}}
     whole = run("OneRecThink", "toy", config_dict=asked(toy_path, tmp_path / "whole", **long))["metrics"]
-    job = launch(asked(toy_path, tmp_path / "run", **long), tmp_path)
+    job = launch(asked(toy_path, tmp_path / "run", sharding=before, **long), tmp_path)
     checkpoints = tmp_path / "run" / "recommendation" / "checkpoints"
     wait_for(lambda: any(checkpoints.glob("checkpoint-*/complete")), job)
     victim = children(job.pid)[-1]
@@ -134,7 +162,10 @@ def test_a_killed_process_ends_the_job_and_another_job_goes_on(after, toy_path, 
     assert job.returncode != 0
     assert "Signal 9 (SIGKILL)" in err or "another process of the job is gone" in err
     assert any(checkpoints.glob("checkpoint-*/complete")) and not (tmp_path / "run" / "metrics.json").exists()
-    finished(launch(asked(toy_path, tmp_path / "run", **long), tmp_path, after))
+    if before.startswith("zero"):
+        _, err = launch(asked(toy_path, tmp_path / "run", **long), tmp_path, after).communicate(timeout=600)
+        assert "is of 2 processes of DeepSpeed, this job has 2 with sharding=none" in err
+    finished(launch(asked(toy_path, tmp_path / "run", sharding=sharding, **long), tmp_path, after))
     assert "skipped" not in str(metrics(tmp_path / "run")["stages"][0].get("skipped", ""))
     assert metrics(tmp_path / "run")["test"] == whole["test"]
     assert_same_losses(tmp_path / "whole", tmp_path / "run", "recommendation")

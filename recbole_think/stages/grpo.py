@@ -20,16 +20,17 @@ from trl import GRPOConfig, GRPOTrainer
 
 from recbole_think import processes
 from recbole_think.artifacts import disk_guard, load_tensors
-from recbole_think.stages.checkpoints import last_checkpoint, spacing
+from recbole_think.stages.checkpoints import spacing
 from recbole_think.stages.dialect import Dialect
+from recbole_think.stages.lean_checkpoints import LeanCheckpoints, resumable
 from recbole_think.stages.policy import policy_of, reference_of
-from recbole_think.stages.precision import choose
 from recbole_think.stages.progress import quiet, use_bar
 from recbole_think.stages.reinforcement import ReinforcementOptions
 from recbole_think.stages.rollout import Drawing
 from recbole_think.stages.scored import scored
+from recbole_think.stages.sharding import Learner
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights
-from recbole_think.stages.training import LeanCheckpoints
+from recbole_think.stages.training import precise, products_in
 from recbole_think.stages.validation import BestWeights
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Task:
     hit: Callable[[Any], float]  # whether it led to the target, for the log
     thinks: bool  # whether lists made after thinking choose the checkpoint, or those made without
     temperature: float = 1.0  # completions were drawn at
-    # model, input_ids, attention_mask, longest, accelerator -> as ``scored``; None = out of all of the dialect
+    # model, input_ids, attention_mask, longest, accelerator, head -> as ``scored``; None = out of all of the dialect
     scored: Callable[[Any, Tensor, Tensor, int, Any], tuple[Tensor, Tensor]] | None = None
 
 
@@ -64,23 +65,26 @@ def reinforced(task: Task, context: Context) -> Outcome:
     options, folder = task.options, context.folder / task.name
     set_seed(context.seed)
     policy, tokenizer = policy_of(context, task.dialect)
+    policy.config._name_or_path = str(reference_of(policy, folder))
+    learner = Learner(policy, context.sharding)
+    learner.cut(learner.model.get_decoder())  # whose head is frozen, and read beside its forward
     stop, steps = Stop(options), options.steps * options.iterations
     best = BestWeights(
-        context, lambda: context.validate(options.valid_users, task.thinks), options.validations, folder, steps, True
-    )
+        context, lambda: context.validate(options.valid_users, task.thinks), options.validations, folder, steps,
+        at_start=True, learner=learner,
+    )  # fmt: skip
     numbers = [str(number) for number in range(len(task.drawing.asked))]
     weights = list(task.weights.values())
-    with disk_guard(folder):
+    with disk_guard(folder), learner:
         with quiet():
-            policy.config._name_or_path = str(reference_of(policy, folder))
             trainer = RewardTrainer(
-                model=policy, reward_funcs=rewarded(task), rollout_func=task.drawing,
-                args=arguments(options, context, folder, weights, task.temperature), processing_class=tokenizer,
-                train_dataset=Dataset.from_dict({"prompt": numbers}), callbacks=[best, stop],
+                model=learner.model, reward_funcs=rewarded(task), rollout_func=task.drawing,
+                args=arguments(task, context, folder, weights, learner), processing_class=tokenizer,
+                train_dataset=Dataset.from_dict({"prompt": numbers}), callbacks=[best, stop], learner=learner,
             )  # fmt: skip
-        trainer.learnt, trainer.scored = context.model, task.scored
+        trainer.scored, trainer.dtype = task.scored, precise(options, context)
         use_bar(trainer, task.name, context.show_progress)
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=resumable(folder, learner))
     load_weights(context.model, load_tensors(folder / BEST))
     figures = {"stopped": stop.why, "rewards": dict(task.weights), "dialect": task.dialect.pad}
     return outcome_of(trainer.state, best, figures)
@@ -109,6 +113,7 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
     """TRL's trainer, with checkpoints of what learns alone, and prompts read once for all of their completions."""
 
     scored: Callable[..., tuple[Tensor, Tensor]] | None = None  # see ``Task``
+    dtype: torch.dtype = torch.float32  # products are taken in
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Make a step, whose gradients all processes share.
@@ -117,7 +122,8 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
         leaves as it is.
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
-        processes.average_gradients(model.parameters())
+        if self.learner.sharding == "none":
+            processes.average_gradients(model.parameters())
         return loss
 
     def _get_per_token_logps_and_entropies(
@@ -127,16 +133,20 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
 
         TRL's own way is taken where the dialect is so large that logits of every position would not fit.
         """
-        if self.scored is not None:
-            log_probs, entropy = self.scored(model, input_ids, attention_mask, logits_to_keep, self.accelerator)
-            return log_probs, entropy if compute_entropy else None, None
-        if self.accelerator.unwrap_model(model).get_output_embeddings().weight.shape[0] > MOST_LOGITS:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
-            )
-        log_probs, entropy = scored(
-            model, input_ids, attention_mask, logits_to_keep, self.temperature, self.accelerator
-        )
+        with products_in(self.dtype, input_ids.device):
+            if self.scored is not None:
+                head = self.learner.whole.get_output_embeddings()
+                log_probs, entropy = self.scored(
+                    model, input_ids, attention_mask, logits_to_keep, self.accelerator, head=head
+                )
+            elif self.accelerator.unwrap_model(model).get_output_embeddings().out_features > MOST_LOGITS:
+                return super()._get_per_token_logps_and_entropies(
+                    model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
+                )
+            else:
+                log_probs, entropy = scored(
+                    model, input_ids, attention_mask, logits_to_keep, self.temperature, self.accelerator
+                )
         return log_probs, entropy if compute_entropy else None, None
 
 
@@ -182,13 +192,11 @@ def rewarded(task: Task) -> list[Any]:
     return [of(name, number == 0) for number, name in enumerate(task.weights)]
 
 
-def arguments(
-    options: ReinforcementOptions, context: Context, folder: Path, weights: Sequence[float], temperature: float
-) -> GRPOConfig:
+def arguments(task: Task, context: Context, folder: Path, weights: Sequence[float], learner: Learner) -> GRPOConfig:
     """Translate our options into TRL's."""
-    config, many, of = context.model.config, options.prompts * options.group, processes.count()
+    options, of = task.options, processes.count()
+    many = options.prompts * options.group
     options.require_shares(of)
-    dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
     return GRPOConfig(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=options.steps * options.iterations,
@@ -200,14 +208,14 @@ def arguments(
         epsilon=options.clip,
         scale_rewards=options.scale,
         reward_weights=list(weights),
-        temperature=temperature,
+        temperature=task.temperature,
         loss_type="grpo",
         learning_rate=options.learning_rate,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=int(options.warmup * options.steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        bf16=dtype == torch.bfloat16,
+        bf16=False,  # see ``RewardTrainer.dtype``
         gradient_checkpointing=options.gradient_checkpointing,
         use_cpu=not torch.cuda.is_available(),
         ddp_backend="gloo" if of > 1 and not torch.cuda.is_available() else None,
@@ -220,4 +228,5 @@ def arguments(
         report_to="none",
         seed=context.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
+        **learner.arguments(),
     )

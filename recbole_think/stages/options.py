@@ -62,12 +62,16 @@ class TrainingOptions(StageOptions):
 class WeightOptions(TrainingOptions):
     """What is told besides where the weights of the backbone learn too."""
 
+    later: ClassVar[tuple[str, ...]] = ("four_bit",)
+
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     lora_rank: int = 0  # 0 = full parameters
+    four_bit: bool = False  # layers that adapters stand beside are rounded to four bits while those learn
 
     def __post_init__(self):
         super().__post_init__()
+        self._check(isinstance(self.four_bit, bool), "four_bit", "must be true or false")
         self._check(self.learning_rate > 0, "learning_rate", "must be positive")
         for name in ("weight_decay", "lora_rank"):
             self._check(getattr(self, name) >= 0, name, "must not be negative")
@@ -93,7 +97,7 @@ class MultiTaskOptions(WeightOptions):
     """Multi-task integration: tasks mixed by share of examples (YAML block ``multi_task:``)."""
 
     block: ClassVar[str] = "multi_task"
-    later: ClassVar[tuple[str, ...]] = ("naming", "next_title")
+    later: ClassVar[tuple[str, ...]] = (*WeightOptions.later, "naming", "next_title")
 
     tokens: int = 150_000
     sequential: float = 0.6573

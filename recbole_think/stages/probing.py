@@ -9,8 +9,9 @@ from recbole_think.stages.attention import folded
 from recbole_think.stages.compiling import compiled
 from recbole_think.stages.options import TrainingOptions
 from recbole_think.stages.progress import use_bar
+from recbole_think.stages.sharding import Learner
 from recbole_think.stages.stage import Context
-from recbole_think.stages.training import BatchPlan, Taught, TokenTrainer, arguments, recomputed
+from recbole_think.stages.training import BatchPlan, Taught, TokenTrainer, arguments, precise, recomputed
 
 
 def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan, seconds: float) -> float:
@@ -24,11 +25,12 @@ def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan
         seconds: when to stop; at least two steps are made, of which the first, which sets up, does not count.
     """
     watch = StopWatch(seconds)
-    options = replace(options, checkpoints=0)
+    options, learner = replace(options, checkpoints=0), Learner(context.model)
+    dtype = precise(options, context)
     trainer = TokenTrainer(
-        model=Taught(context.model, context.vocabulary.code_tokens, options.dropout),
-        args=arguments(options, context, context.folder / name, len(plan)), train_dataset=plan,
-        data_collator=lambda batches: batches[0], callbacks=[watch], options=options,
+        model=Taught(context.model, context.vocabulary.code_tokens, options.dropout, dtype=dtype),
+        args=arguments(options, context, context.folder / name, len(plan), learner), train_dataset=plan,
+        data_collator=lambda batches: batches[0], callbacks=[watch], options=options, learner=learner,
     )  # fmt: skip
     use_bar(trainer, name, shown=False)
     # a moment is too short for ``auto``

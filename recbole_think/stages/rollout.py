@@ -51,14 +51,13 @@ class Drawing:
     def __call__(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
         """What TRL asks for: prompts (their numbers, each ``G`` times in a row) to token ids, and where they led."""
         numbers = [int(prompt) for prompt in prompts[:: self.group]]
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        training = model.training
-        model.eval()
-        try:
-            found = self.follow(model, numbers, trainer.state.global_step)
-        finally:
-            model.train(training)
-        return found
+        with trainer.learner.at_hand() as model:
+            training = model.training
+            model.eval()
+            try:
+                return self.follow(model, numbers, trainer.state.global_step)
+            finally:
+                model.train(training)
 
     def follow(self, model: Any, numbers: Sequence[int], step: int) -> dict[str, Any]:
         """Completions of some prompts (places in ``asked``), side by side, at a step of the optimizer."""

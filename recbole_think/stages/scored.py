@@ -29,14 +29,14 @@ def scored(
         attention_mask: int64 [R, P + C].
         longest: C.
         temperature: logits are divided by it.
-        accelerator: whose precision it is computed in.
+        accelerator: what wrapped the model.
 
     Returns:
         Log-probability of every token of the completions, and the entropy of what it was drawn from, [R, C] each; 0
         where nothing is.
     """
     laid = _Laid(input_ids, attention_mask, longest)
-    with accelerator.autocast(), _quick(accelerator.unwrap_model(model)):
+    with _quick(accelerator.unwrap_model(model)):
         logits = model(**laid.inputs, use_cache=False).logits  # [rows, T, V]
     likely = (logits[laid.chosen].float() / temperature).log_softmax(-1)  # [N, V]
     of_tokens = likely.gather(1, laid.labels.unsqueeze(1)).squeeze(1)
@@ -46,7 +46,7 @@ def scored(
 
 def scored_codes(
     model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int, accelerator: Any,
-    code_tokens: Sequence[Tensor],
+    code_tokens: Sequence[Tensor], head: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Score completions that are codes alone, each out of the codes of its level; gradients flow.
 
@@ -57,20 +57,21 @@ def scored_codes(
         input_ids: int64 [R, P + C], prompts padded on the left, completions on the right.
         attention_mask: int64 [R, P + C].
         longest: C.
-        accelerator: whose precision it is computed in; logits are float32.
+        accelerator: what wrapped the model.
         code_tokens: L int64 tensors, token ids of the codes of each level, rising by one.
+        head: of the model, frozen and whole; logits are float32.
 
     Returns:
         Log-probability of every code of the completions, and the entropy of what it was drawn from, [R, C] each.
     """
     laid, plain = _Laid(input_ids, attention_mask, longest), accelerator.unwrap_model(model)
-    with accelerator.autocast(), _quick(plain):
+    with _quick(plain):
         hidden = plain.get_decoder()(**laid.inputs, use_cache=False).last_hidden_state[laid.chosen]  # [N, d]
     of_tokens = hidden.new_zeros(len(hidden), dtype=torch.float32)
     entropy = torch.zeros_like(of_tokens)
     for tokens in code_tokens:
         here = ((laid.labels >= tokens[0]) & (laid.labels <= tokens[-1])).nonzero().squeeze(1)
-        likely = code_logits(plain.get_output_embeddings(), hidden[here], tokens).log_softmax(-1)  # [N_level, S]
+        likely = code_logits(head, hidden[here], tokens).log_softmax(-1)  # [N_level, S]
         right = (laid.labels[here] - tokens[0]).unsqueeze(1)
         of_tokens = of_tokens.index_put((here,), likely.gather(1, right).squeeze(1))
         entropy[here] = -(likely.exp() * likely).sum(-1).detach()

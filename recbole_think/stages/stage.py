@@ -48,6 +48,7 @@ class Context:
     show_progress: bool = True
     perplexity: Callable[[bool], float] | None = None  # of held-out general text; True = among words alone
     stages_from: Path | None = None  # a run folder whose finished stages are taken where they match
+    sharding: str = "none"  # see sharding.py
 
 
 @dataclass

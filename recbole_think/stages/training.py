@@ -4,7 +4,7 @@ A plan holds every optimizer step's batch in order, so that schedules count step
 the very batch it missed. Validation picks the weights that are kept.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -13,20 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from recbole_think import processes
-from recbole_think.artifacts import disk_guard, load_tensors, save_tensors
+from recbole_think.artifacts import disk_guard, load_tensors
 from recbole_think.prompts.batching import IGNORED, Row, packed_batch
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.attention import folded
-from recbole_think.stages.checkpoints import last_checkpoint, spacing, whole_checkpoint
+from recbole_think.stages.checkpoints import spacing
 from recbole_think.stages.compiling import compiled, worth_it
 from recbole_think.stages.dropping import dropping
+from recbole_think.stages.lean_checkpoints import LeanCheckpoints, resumable
 from recbole_think.stages.loss import token_loss
-from recbole_think.stages.options import TrainingOptions, WeightOptions
+from recbole_think.stages.options import StageOptions, TrainingOptions, WeightOptions
 from recbole_think.stages.precision import choose
 from recbole_think.stages.progress import use_bar
+from recbole_think.stages.sharding import Learner
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
 from recbole_think.stages.validation import BestWeights
 
@@ -129,21 +131,25 @@ def train(
     """
     set_seed(context.seed)
     folder = context.folder / name
-    compiling = worth_it(options.compile, context.model, plan.tokens)
-    remade = recomputed(context.model, options.gradient_checkpointing)
-    with disk_guard(folder), remade, folded(context.model), compiled(context.model, compiling) as eager:
-        best = BestWeights(context, eager(validate), options.validations, folder, len(plan))
+    dtype = precise(options, context)
+    learner = Learner(context.model, context.sharding, dtype if getattr(options, "four_bit", False) else None)
+    model = learner.model
+    compiling = not learner.apart and worth_it(options.compile, model, plan.tokens)
+    remade = recomputed(model, options.gradient_checkpointing)
+    with disk_guard(folder), learner, remade, folded(model), compiled(model, compiling) as eager:
+        best = BestWeights(context, eager(validate), options.validations, folder, len(plan), learner=learner)
+        taught = Taught(model, context.vocabulary.code_tokens, options.dropout, words, dtype, learner.rows())
         trainer = TokenTrainer(
-            model=Taught(context.model, context.vocabulary.code_tokens, options.dropout, words),
-            args=arguments(options, context, folder, len(plan)),
+            model=learner.cut(taught),
+            args=arguments(options, context, folder, len(plan), learner),
             train_dataset=plan,
             data_collator=lambda batches: batches[0],  # a planned batch is already whole
             callbacks=[best],
             options=options,
+            learner=learner,
         )
-        trainer.learnt = context.model
         use_bar(trainer, options.block, context.show_progress)
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=resumable(folder, learner))
     load_weights(context.model, load_tensors(folder / BEST))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
@@ -152,35 +158,21 @@ def train(
 class Taught(nn.Module):
     """A language model whose output is its loss on a planned batch, as wrappers for many processes want it."""
 
-    def __init__(self, model: Any, code_tokens: list[Tensor], dropout: float, words: Tensor | None = None):
-        """See ``token_loss``."""
+    def __init__(
+        self, model: Any, code_tokens: list[Tensor], dropout: float, words: Tensor | None = None,
+        dtype: torch.dtype = torch.float32, used: Sequence[nn.Parameter] = (),
+    ):  # fmt: skip
+        """See ``token_loss``; products are taken in ``dtype``, and ``used`` has a gradient whatever a batch holds."""
         super().__init__()
         self.model = model
-        self.code_tokens, self.dropout, self.words = code_tokens, dropout, words
+        self.code_tokens, self.dropout, self.words, self.dtype = code_tokens, dropout, words, dtype
+        self.used = [value for value in used if value.requires_grad]
 
     def forward(self, **batch: Tensor) -> Tensor:
         """Mean cross-entropy of the supervised tokens, a scalar."""
-        return token_loss(self.model, batch, self.code_tokens, self.dropout, self.words)
-
-
-class LeanCheckpoints(Trainer):
-    """Transformers' Trainer with checkpoints of what learns alone, whole or not there."""
-
-    model: Any  # transformers allows None, we never do
-    learnt: Any = None  # the model whose weights are kept, where it is not the trainer's own
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
-        """Write what learns, in the words of our own model."""
-        kept = trainable(self.learnt or self.model)
-        save_tensors(Path(str(output_dir or self.args.output_dir)) / "weights.safetensors", kept)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        tensors = load_tensors(Path(str(resume_from_checkpoint)) / "weights.safetensors")
-        load_weights(self.learnt or self.model, tensors)
-
-    def _save_checkpoint(self, model, trial):
-        with whole_checkpoint(Path(str(self.args.output_dir)), self.state.global_step):
-            super()._save_checkpoint(model, trial)
+        with products_in(self.dtype, batch["input_ids"].device):
+            loss = token_loss(self.model, batch, self.code_tokens, self.dropout, self.words)
+        return loss + sum(0.0 * value.sum() for value in self.used) if self.used else loss
 
 
 class TokenTrainer(LeanCheckpoints):
@@ -198,8 +190,7 @@ class TokenTrainer(LeanCheckpoints):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the cross-entropy of a planned batch."""
-        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.args.bf16):
-            loss = model(**inputs)
+        loss = model(**inputs)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"stage {self.options.block}, step {self.state.global_step}: the loss is {loss.item()}; the last good "
@@ -221,13 +212,24 @@ class TokenTrainer(LeanCheckpoints):
                 groups.append({"params": flat, "lr": rate, "weight_decay": 0.0})
             learning = [group for group in groups if group["params"]]
             self.optimizer = torch.optim.AdamW(learning, betas=(0.9, 0.98), fused=True)
-        return self.optimizer
+        return super().create_optimizer()
 
 
-def arguments(options: TrainingOptions, context: Context, folder: Path, steps: int) -> TrainingArguments:
-    """Translate our options into transformers' (one planned batch is one step, all epochs are one pass)."""
+def precise(options: StageOptions, context: Context) -> torch.dtype:
+    """What products of a stage are taken in."""
     config = context.model.config
-    dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
+    return choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
+
+
+def products_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Within the block products are taken in ``dtype``."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def arguments(
+    options: TrainingOptions, context: Context, folder: Path, steps: int, learner: Learner
+) -> TrainingArguments:
+    """Translate our options into transformers' (one planned batch is one step, all epochs are one pass)."""
     logging_steps = max(1, steps // 50)
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -238,7 +240,6 @@ def arguments(options: TrainingOptions, context: Context, folder: Path, steps: i
         lr_scheduler_type="cosine",
         warmup_steps=int(options.warmup * steps),
         max_grad_norm=options.max_grad_norm,
-        bf16=dtype == torch.bfloat16,
         use_cpu=not torch.cuda.is_available(),
         ddp_backend="gloo" if processes.count() > 1 and not torch.cuda.is_available() else None,
         save_strategy="steps" if options.checkpoints else "no",
@@ -253,4 +254,5 @@ def arguments(options: TrainingOptions, context: Context, folder: Path, steps: i
         remove_unused_columns=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
+        **learner.arguments(),
     )

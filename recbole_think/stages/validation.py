@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from recbole_think.artifacts import read_json, save_tensors, write_json
 from recbole_think.processes import gathered
+from recbole_think.stages.sharding import Learner
 from recbole_think.stages.stage import BEST, Context, trainable
 
 log = logging.getLogger(__name__)
@@ -22,12 +23,13 @@ class BestWeights(TrainerCallback):
 
     def __init__(
         self, context: Context, validate: Callable[[], float], validations: int, folder: Path, steps: int,
-        at_start: bool = False,
+        at_start: bool = False, learner: Learner | None = None,
     ):  # fmt: skip
         self.context, self.validate, self.folder = context, validate, folder
         self.stage = folder.relative_to(context.folder).parts[0]
         self.when = {round(steps * (i + 1) / validations) for i in range(validations)}
         self.at_start = at_start  # the weights training begins with are among those to choose from
+        self.learner = learner or Learner(context.model)  # what learns in the place of the context's model
         self.path = folder / "validation.json"
 
     @property
@@ -41,7 +43,10 @@ class BestWeights(TrainerCallback):
         return max(self.scores.values(), default=float("-inf"))
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Validate what training begins with, if that is asked for and it does not go on from later."""
+        """Say what is held here, and validate what training begins with, if asked for and it begins at all."""
+        if self.learner.apart:
+            here, whole = self.learner.held()
+            log.info("stage %s: %.3f of %.3f MB of weights learn in this process", self.stage, here / 1e6, whole / 1e6)
         if self.at_start and state.global_step == 0:
             self._compare(state)
 
@@ -59,7 +64,8 @@ class BestWeights(TrainerCallback):
         model = self.context.model
         model.eval()
         try:
-            found = gathered(self.validate())[0]  # the first process's word, lest a last digit parts them
+            with self.learner.at_hand():
+                found = gathered(self.validate())[0]  # the first process's word, lest a last digit parts them
         except FloatingPointError as why:
             raise FloatingPointError(
                 f"stage {self.stage}, step {state.global_step}: {why}; the last good checkpoint is kept; lower the "

@@ -1,0 +1,242 @@
+"""What a trainer trains: the model of the run, or a copy of it, cut into shards or rounded to four bits.
+
+Cut into shards, the copy's parameters, gradients and optimizer state lie spread over all processes (FSDP2 of torch,
+ZeRO-3 of DeepSpeed; ZeRO-2 leaves parameters whole). The model of the run stays whole beside it, without gradients or
+optimizer state, and is given the copy's weights whenever it is validated or kept: a search over a trie asks a model in
+every process another number of times, which shards, that answer together or not at all, cannot follow.
+P parameters cost a process 16 P bytes in float32 with AdamW; in shards over N processes 16 P / N while they learn, and
+4 P more while the whole model is asked, which waits in main memory meanwhile.
+"""
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_think import processes
+from recbole_think.errors import InputError
+from recbole_think.options import near_hint
+from recbole_think.stages.four_bit import round_layers
+from recbole_think.stages.stage import trainable
+
+SHARDINGS = ("none", "fsdp2", "zero2", "zero3")
+LAUNCHED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # what accelerate's launcher says of its own sharding
+
+
+def require_sharding(sharding: str, launched: dict[str, str]) -> None:
+    """Check the key ``sharding``, and that the launcher does not ask for another one.
+
+    Args:
+        sharding: its value.
+        launched: the environment.
+
+    Raises:
+        InputError: an unknown value, DeepSpeed missing, or a launcher that shards by itself.
+    """
+    if sharding not in SHARDINGS:
+        raise InputError(f"sharding={sharding!r}{near_hint(sharding, SHARDINGS)}: take one of {', '.join(SHARDINGS)}")
+    if sharding.startswith("zero") and find_spec("deepspeed") is None:
+        raise InputError(f'sharding={sharding} needs DeepSpeed: pip install "recbole-think[deepspeed]", or take fsdp2')
+    for name in LAUNCHED:
+        if launched.get(name, "false").lower() == "true":
+            raise InputError(
+                f"the launcher shards by itself ({name}=true), which validation during a stage cannot follow: launch "
+                f"plain processes (torchrun, or accelerate launch without FSDP and DeepSpeed) and set --sharding="
+                f"{'fsdp2' if 'FSDP' in name else 'zero2'}"
+            )
+
+
+class Learner:
+    """What learns in the place of a run's model; neither sharded nor rounded, that model itself.
+
+    Within ``with`` the whole model waits in main memory, but where it is ``at_hand``.
+    """
+
+    def __init__(self, whole: Any, sharding: str = "none", rounded: torch.dtype | None = None):
+        """Take the model as it is now, adapters and dropout included.
+
+        Args:
+            whole: the model of the run; its parameters stay as they are until ``gather``.
+            sharding: one of ``SHARDINGS``.
+            rounded: layers beside adapters are in four bits, products in this; None = they are not.
+        """
+        self.whole = whole
+        self.sharding = sharding if processes.count() > 1 else "none"
+        apart = self.sharding != "none" or rounded is not None
+        self.model: Any = copy.deepcopy(whole) if apart else whole
+        self.device = next(self.model.parameters()).device
+        if rounded is not None:
+            round_layers(self.model, rounded)
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is a model of its own."""
+        return self.model is not self.whole
+
+    @property
+    def owns_placement(self) -> bool:
+        """Whether it averages gradients itself, so that nobody else must wrap it."""
+        return self.sharding == "fsdp2"
+
+    def __enter__(self) -> "Learner":
+        if self.apart:
+            self.whole.to("cpu")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.apart:
+            self.whole.to(self.device)
+        for name in LAUNCHED:  # accelerate leaves them behind, and would shard whatever comes next
+            os.environ.pop(name, None)
+        if self.sharding.startswith("zero"):  # so would transformers, whatever is loaded next
+            from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+            unset_hf_deepspeed_config()
+
+    @contextmanager
+    def at_hand(self) -> Iterator[Any]:
+        """The whole model with the weights learnt so far, where it can be asked; all processes have to."""
+        self.gather()
+        if self.apart:
+            self.whole.to(self.device)
+        yield self.whole
+        if self.apart:
+            self.whole.to("cpu")
+
+    def cut(self, root: nn.Module) -> nn.Module:
+        """Cut into shards what torch shards; DeepSpeed cuts when its engine is made.
+
+        Args:
+            root: what holds all that learns, through whose forward alone it is asked.
+        """
+        if self.owns_placement:
+            from torch.distributed import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
+            mesh = init_device_mesh(self.device.type, (processes.count(),))
+            for layer in self.model.get_decoder().layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(root, mesh=mesh)
+        if self.sharding == "zero3":
+            from deepspeed import zero as partitioned
+
+            for value in self.rows():
+                partitioned.register_external_parameter(root, value)
+        return root
+
+    def rows(self) -> list[nn.Parameter]:
+        """Rows of words and codes, in and out, where every process has to use them in every step.
+
+        DeepSpeed fetches parameters and sums gradients as they are used, and waits for all processes to use the same;
+        of these a process may need none, for want of a plain token in its share of a batch.
+        """
+        if not self.sharding.startswith("zero"):
+            return []
+        parts = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        return list(dict.fromkeys(value for part in parts for value in part.parameters()))
+
+    def arguments(self) -> dict[str, Any]:
+        """What transformers' ``TrainingArguments`` are to say of it."""
+        return {"deepspeed": zero(int(self.sharding[-1]))} if self.sharding.startswith("zero") else {}
+
+    def gather(self) -> None:
+        """Give the whole model the weights learnt so far; all processes have to."""
+        if not self.apart:
+            return
+        own = dict(self.whole.named_parameters())
+        with torch.no_grad():
+            for name, value in trainable(self.model).items():
+                own[name].copy_(_whole(value))
+
+    def spread(self) -> None:
+        """Take the weights of the whole model, but where DeepSpeed keeps its own."""
+        if not self.apart or self.sharding.startswith("zero"):
+            return
+        own = dict(self.whole.named_parameters())
+        with torch.no_grad():
+            for name, value in trainable(self.model).items():
+                value.copy_(_cut_like(value, own[name].detach()))
+
+    def held(self) -> tuple[int, int]:
+        """Bytes of its parameters that lie in this process, and bytes of the whole model's."""
+        return _size(self.model), _size(self.whole)
+
+
+def zero(stage: int) -> dict[str, Any]:
+    """DeepSpeed's settings; products are taken in bfloat16 by autocast, weights and sums stay float32."""
+    return {
+        "zero_optimization": {"stage": stage},
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+    }
+
+
+def _whole(value: Any) -> Tensor:
+    """A parameter out of its shards; all processes have to ask for it."""
+    if hasattr(value, "full_tensor"):
+        return value.full_tensor()
+    if not hasattr(value, "ds_id"):
+        return value
+    from deepspeed import zero as partitioned
+
+    with partitioned.GatheredParameters([value]):
+        return value.detach().clone()
+
+
+def _size(model: nn.Module) -> int:
+    """Bytes of the parameters, or of what of them lies in this process."""
+    here = [value.to_local() if hasattr(value, "to_local") else getattr(value, "ds_tensor", value)
+            for value in model.parameters()]  # fmt: skip
+    return sum(value.numel() * value.element_size() for value in here)
+
+
+def keep_whole(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer over shards give and take its state as one process alone would.
+
+    So a checkpoint can be gone on from in any number of processes. All have to ask for the state together.
+    """
+    optimizer.register_state_dict_post_hook(_whole_state)
+    optimizer.register_load_state_dict_pre_hook(_cut_state)
+
+
+def _whole_state(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: {name: _whole(value) for name, value in of.items()} for key, of in state["state"].items()}
+    return {**state, "state": kept}
+
+
+def _cut_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    cut = {key: {name: _cut_like(ordered[key], value) for name, value in of.items()}
+           for key, of in state["state"].items()}  # fmt: skip
+    return {**state, "state": cut}
+
+
+def _cut_like(parameter: Any, value: Any) -> Any:
+    if value.shape != parameter.shape or not hasattr(parameter, "placements"):  # a count of steps; nothing is cut
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def require_same_shards(checkpoint: Path, sharding: str) -> None:
+    """DeepSpeed's checkpoints are read by as many processes as wrote them, and by DeepSpeed alone.
+
+    Raises:
+        InputError: this job has another number of processes, or another sharding.
+    """
+    kept = len(list(checkpoint.glob("global_step*/*optim_states.pt")))
+    ours = processes.count() if sharding.startswith("zero") else 0
+    if kept != ours:
+        was = f"{kept} processes of DeepSpeed" if kept else "a job without DeepSpeed"
+        raise InputError(
+            f"{checkpoint} is of {was}, this job has {processes.count()} with sharding={sharding}: go on as it was "
+            f"begun, or begin the stage anew by deleting {checkpoint.parent}"
+        )
