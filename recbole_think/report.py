@@ -5,6 +5,7 @@ leaves out what the folder does not tell. Titles, names and options are other pe
 page, JSON in it is escaped once more, and a content security policy lets no script run but our two.
 """
 
+import argparse
 import base64
 import hashlib
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 from recbole_think import figures, wording
 from recbole_think.artifacts import read_json, write_text
-from recbole_think.errors import InputError
+from recbole_think.errors import InputError, exit_code
 from recbole_think.itemic.codes import Codes, spelling
 from recbole_think.itemic.map import read_map
 from recbole_think.leaderboard.rows import comparable_rows
@@ -239,15 +240,15 @@ def _digest(script: str) -> str:
 
 def main(argv: list[str]) -> int:
     """Write the report of the run folder named."""
-    if len(argv) != 1:
-        sys.stderr.write("usage: python -m recbole_think.report <run folder>\n")
-        return 2
-    try:
-        sys.stdout.write(f"{write_report(Path(argv[0]))}\n")
-    except InputError as why:
-        sys.stderr.write(f"error: {why}\n")
-        return 2
-    return 0
+    parser = argparse.ArgumentParser("python -m recbole_think.report", description="Write report.html of a run anew.")
+    parser.add_argument("run_folder", type=Path, help="of a finished run")
+    given = parser.parse_args(argv)
+
+    def work() -> int:
+        sys.stdout.write(f"{write_report(given.run_folder)}\n")
+        return 0
+
+    return exit_code(work, "the report of before, if there was one, is as it was")
 
 
 if __name__ == "__main__":
