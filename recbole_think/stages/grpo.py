@@ -5,6 +5,7 @@ plain model that shares the layers of ours (``policy.py``): after every step our
 next stage need know nothing of it.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ class Task:
     hit: Callable[[Any], float]  # whether it led to the target, for the log
     thinks: bool  # whether lists made after thinking choose the checkpoint, or those made without
     temperature: float = 1.0  # completions were drawn at
-    # model, input_ids, attention_mask, longest, accelerator, head -> as ``scored``; None = out of all of the dialect
-    scored: Callable[[Any, Tensor, Tensor, int, Any], tuple[Tensor, Tensor]] | None = None
+    # model, input_ids, attention_mask, longest, head -> as ``scored``; None = out of all of the dialect
+    scored: Callable[..., tuple[Tensor, Tensor]] | None = None
 
 
 def reinforced(task: Task, context: Context) -> Outcome:
@@ -66,6 +67,7 @@ def reinforced(task: Task, context: Context) -> Outcome:
     set_seed(context.seed)
     policy, tokenizer = policy_of(context, task.dialect)
     policy.config._name_or_path = str(reference_of(policy, folder))
+    head = copy.deepcopy(policy.get_output_embeddings())  # stays on the device, whole
     learner = Learner(policy, context.sharding)
     learner.cut(learner.model.get_decoder())  # whose head is frozen, and read beside its forward
     stop, steps = Stop(options), options.steps * options.iterations
@@ -82,7 +84,7 @@ def reinforced(task: Task, context: Context) -> Outcome:
                 args=arguments(task, context, folder, weights, learner), processing_class=tokenizer,
                 train_dataset=Dataset.from_dict({"prompt": numbers}), callbacks=[best, stop], learner=learner,
             )  # fmt: skip
-        trainer.scored, trainer.dtype = task.scored, precise(options, context)
+        trainer.scored, trainer.head, trainer.dtype = task.scored, head, precise(options, context)
         use_bar(trainer, task.name, context.show_progress)
         trainer.train(resume_from_checkpoint=resumable(folder, learner))
     load_weights(context.model, load_tensors(folder / BEST))
@@ -113,6 +115,7 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
     """TRL's trainer, with checkpoints of what learns alone, and prompts read once for all of their completions."""
 
     scored: Callable[..., tuple[Tensor, Tensor]] | None = None  # see ``Task``
+    head: Any = None  # of the policy, frozen
     dtype: torch.dtype = torch.float32  # products are taken in
 
     def training_step(self, model, inputs, num_items_in_batch=None):
@@ -133,20 +136,16 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
 
         TRL's own way is taken where the dialect is so large that logits of every position would not fit.
         """
+        plain = self.accelerator.unwrap_model(model)  # DDP would average by itself, DeepSpeed take products in float32
         with products_in(self.dtype, input_ids.device):
             if self.scored is not None:
-                head = self.learner.whole.get_output_embeddings()
-                log_probs, entropy = self.scored(
-                    model, input_ids, attention_mask, logits_to_keep, self.accelerator, head=head
-                )
-            elif self.accelerator.unwrap_model(model).get_output_embeddings().out_features > MOST_LOGITS:
+                log_probs, entropy = self.scored(plain, input_ids, attention_mask, logits_to_keep, head=self.head)
+            elif plain.get_output_embeddings().out_features > MOST_LOGITS:
                 return super()._get_per_token_logps_and_entropies(
                     model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
                 )
             else:
-                log_probs, entropy = scored(
-                    model, input_ids, attention_mask, logits_to_keep, self.temperature, self.accelerator
-                )
+                log_probs, entropy = scored(plain, input_ids, attention_mask, logits_to_keep, self.temperature)
         return log_probs, entropy if compute_entropy else None, None
 
 

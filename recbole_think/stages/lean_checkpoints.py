@@ -7,7 +7,9 @@ a checkpoint readable in any number of processes; DeepSpeed writes its own.
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from recbole_think.artifacts import load_tensors, save_tensors
 from recbole_think.stages.checkpoints import last_checkpoint, whole_checkpoint
@@ -32,6 +34,7 @@ class LeanCheckpoints(Trainer):
 
     model: Any  # transformers allows None, we never do
     optimizer: Any
+    lr_scheduler: Any
     learner: Learner
 
     def __init__(self, *args, learner: Learner, **kwargs):
@@ -66,3 +69,11 @@ class LeanCheckpoints(Trainer):
         if self.learner.owns_placement and not self.args.should_save:
             self.optimizer.state_dict()  # gives its shards to the process that writes
         super()._save_optimizer_and_scheduler(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is None or not self.learner.owns_placement:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        for part, name in ((self.optimizer, OPTIMIZER_NAME), (self.lr_scheduler, SCHEDULER_NAME)):
+            # from main memory, tensor by tensor: transformers would put all of it on every device first
+            part.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True, mmap=True))

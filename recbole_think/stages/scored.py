@@ -19,24 +19,23 @@ from recbole_think.stages.attention import folded
 
 
 def scored(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int, temperature: float, accelerator: Any
+    model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Score completions; gradients flow.
 
     Args:
-        model: plain causal LM.
+        model: plain causal LM, out of any wrapper.
         input_ids: int64 [R, P + C], prompts padded on the left, completions on the right.
         attention_mask: int64 [R, P + C].
         longest: C.
         temperature: logits are divided by it.
-        accelerator: what wrapped the model.
 
     Returns:
         Log-probability of every token of the completions, and the entropy of what it was drawn from, [R, C] each; 0
         where nothing is.
     """
     laid = _Laid(input_ids, attention_mask, longest)
-    with _quick(accelerator.unwrap_model(model)):
+    with _quick(model):
         logits = model(**laid.inputs, use_cache=False).logits  # [rows, T, V]
     likely = (logits[laid.chosen].float() / temperature).log_softmax(-1)  # [N, V]
     of_tokens = likely.gather(1, laid.labels.unsqueeze(1)).squeeze(1)
@@ -45,28 +44,26 @@ def scored(
 
 
 def scored_codes(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int, accelerator: Any,
-    code_tokens: Sequence[Tensor], head: Any,
+    model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int, code_tokens: Sequence[Tensor], head: Any
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Score completions that are codes alone, each out of the codes of its level; gradients flow.
 
     Logits of anything else are never made, as in the loss of the supervised stages and in a search by ``level``.
 
     Args:
-        model: plain causal LM.
+        model: plain causal LM, out of any wrapper.
         input_ids: int64 [R, P + C], prompts padded on the left, completions on the right.
         attention_mask: int64 [R, P + C].
         longest: C.
-        accelerator: what wrapped the model.
         code_tokens: L int64 tensors, token ids of the codes of each level, rising by one.
         head: of the model, frozen and whole; logits are float32.
 
     Returns:
         Log-probability of every code of the completions, and the entropy of what it was drawn from, [R, C] each.
     """
-    laid, plain = _Laid(input_ids, attention_mask, longest), accelerator.unwrap_model(model)
-    with _quick(plain):
-        hidden = plain.get_decoder()(**laid.inputs, use_cache=False).last_hidden_state[laid.chosen]  # [N, d]
+    laid = _Laid(input_ids, attention_mask, longest)
+    with _quick(model):
+        hidden = model.get_decoder()(**laid.inputs, use_cache=False).last_hidden_state[laid.chosen]  # [N, d]
     of_tokens = hidden.new_zeros(len(hidden), dtype=torch.float32)
     entropy = torch.zeros_like(of_tokens)
     for tokens in code_tokens:

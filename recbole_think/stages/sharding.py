@@ -9,6 +9,7 @@ P parameters cost a process 16 P bytes in float32 with AdamW; in shards over N p
 """
 
 import copy
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class Learner:
             sharding: one of ``SHARDINGS``.
             rounded: layers beside adapters are in four bits, products in this; None = they are not.
         """
+        gc.collect()  # a trainer of before may hold a device's memory in a cycle
         self.whole = whole
         self.sharding = sharding if processes.count() > 1 else "none"
         apart = self.sharding != "none" or rounded is not None
@@ -207,8 +209,16 @@ def keep_whole(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _whole_state(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: {name: _whole(value) for name, value in of.items()} for key, of in state["state"].items()}
-    return {**state, "state": kept}
+    writes = processes.number() == 0
+
+    def kept(value: Any) -> Any:
+        found = _whole(value)
+        return found.cpu() if writes else None  # others give their shards away, and keep nothing
+
+    return {
+        **state,
+        "state": {key: {name: kept(value) for name, value in of.items()} for key, of in state["state"].items()},
+    }
 
 
 def _cut_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

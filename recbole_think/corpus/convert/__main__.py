@@ -36,6 +36,7 @@ HELP = {
     "since": "first day that is kept, such as 2014-01-31",
     "until": "first day that is left out",
     "repeats": "events of the same user and item: keep, first, last",
+    "title_words": "words an item's title has at most, and at least one; 0 = whatever its title",
 }
 
 
@@ -70,18 +71,27 @@ def convert(source: Source, raw: Raw, options: FilterOptions, cut: bool = False)
         options: of filters; a source that comes split is taken as it is.
         cut: split it by time.
     """
+    items: Table | None = None
     if source.split is not None:
         parts = source.split(raw)
         split: Split | None = parts
         events, steps = parts.events(), list[Step]()
     else:
         assert source.events is not None  # a source has the one or the other
-        events, steps = filtered(source.events(raw), options)
+        published = source.events(raw)
+        if options.title_words:
+            items = _items(source, raw, published)
+        titles = {name: of.get("title", "") for name, of in (items or {}).items()}
+        events, steps = filtered(published, options, titles)
         events = condensed(events)
         split = by_time(events) if cut else None
-    items = source.items(raw, set(events.items)) if source.items else {}
+    items = _items(source, raw, events) if items is None else {name: items[name] for name in events.items}
     users = source.users(raw, set(events.users)) if source.users else {}
     return Converted(events, steps, items, users, split)
+
+
+def _items(source: Source, raw: Raw, events: Events) -> Table:
+    return source.items(raw, set(events.items)) if source.items else {}
 
 
 def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
-"""What is left out of a data set, in this order: ratings, times, repeats, users and items with too few events.
+"""What is left out of a data set, in this order: titles, ratings, times, repeats, users and items with too few events.
 
 m events.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -26,9 +27,10 @@ class FilterOptions:
     since: str = ""  # first day, 2014-01-31
     until: str = ""  # first day that is left out
     repeats: str = "keep"  # of the same user and item: keep, first, last
+    title_words: int = 0  # most words of an item's title, and it has one; 0 = whatever its title
 
     def __post_init__(self):
-        for name in ("user_core", "item_core"):
+        for name in ("user_core", "item_core", "title_words"):
             check(getattr(self, name) >= 0, f"--{name} must not be negative, got {getattr(self, name)}")
         check(self.repeats in REPEATS, f"--repeats must be one of {', '.join(REPEATS)}, got {self.repeats!r}")
         for name in ("since", "until"):
@@ -44,10 +46,15 @@ class Step(NamedTuple):
     items: int
 
 
-def filtered(events: Events, options: FilterOptions) -> tuple[Events, list[Step]]:
+def filtered(events: Events, options: FilterOptions, titles: Mapping[str, str]) -> tuple[Events, list[Step]]:
     """Apply every filter that is asked for, then put each user's events in order of time.
 
     Equal times stay in the order of the file, and users in that of their first event.
+
+    Args:
+        events: as published.
+        options: what is asked for.
+        titles: of items, by raw id; read for ``title_words`` alone.
 
     Raises:
         InputError: nothing is left.
@@ -59,6 +66,9 @@ def filtered(events: Events, options: FilterOptions) -> tuple[Events, list[Step]
         events = events.where(kept)
         steps.append(_step(name, events))
 
+    if options.title_words:
+        short = [0 < len(titles.get(name, "").split()) <= options.title_words for name in events.items]
+        keep(f"titles of 1 to {options.title_words} words", np.array(short, bool)[events.item])
     if options.min_rating is not None:
         keep(f"rating of {options.min_rating:g} and more", events.rating >= options.min_rating)
     if options.since:

@@ -102,6 +102,27 @@ def test_amazon_2023_counts_in_milliseconds_and_knows_items_by_their_parent(tmp_
     assert files[".inter"][1:] == [["AG2", "B1", "1", "1588687728"]]
 
 
+def test_items_without_a_title_or_with_a_long_one_leave_before_a_core_is_taken(tmp_path, raw, capsys):
+    """U2 has two events, of which one is with an item whose title is too long: a core of two takes U2 away."""
+    events = [("U1", "B1", 1), ("U1", "B2", 2), ("U1", "B3", 3), ("U1", "B4", 4), ("U2", "B1", 5), ("U2", "B2", 6)]
+    write(raw / "reviews_Beauty.json", "".join(review(*event) for event in events))
+    titles = {"B1": "Red polish", "B2": "Polish that is red", "B3": "", "B4": "Red"}
+    write(
+        raw / "meta_Beauty.json",
+        "".join(f"{{'asin': '{name}', 'title': '{title}'}}\n" for name, title in titles.items()),
+    )
+    core = ("--user_core=2", "--item_core=0", "--quiet")
+    _, files = converted(tmp_path, "amazon-2014", "--category=Beauty", "--title_words=3", *core)
+    assert [row[:2] for row in files[".inter"][1:]] == [["U1", "B1"], ["U1", "B4"]]
+    assert [row[0] for row in files[".item"][1:]] == ["B1", "B4"]
+    card = (tmp_path / "out" / "toy" / "README.md").read_text()
+    assert "| titles of 1 to 3 words | 3 | 2 | 2 |" in card and card.count("meta_Beauty.json`") == 1
+    _, files = converted(tmp_path, "amazon-2014", "--category=Beauty", "--title_words=4", "--replace", *core)
+    assert [row[:2] for row in files[".inter"][1:]][-2:] == [["U2", "B1"], ["U2", "B2"]]
+    code, _ = converted(tmp_path, "amazon-2014", "--category=Beauty", "--title_words=-1", "--replace", *core)
+    assert code == 2 and "--title_words must not be negative, got -1" in capsys.readouterr().err
+
+
 def test_movielens_100k_is_read_from_its_zip_or_unpacked(tmp_path, raw):
     flags = ["0"] * 19
     flags[5] = flags[14] = "1"
