@@ -215,7 +215,8 @@ def _experiment(config: ThinkConfig) -> None:
     set_mask(trainer, data.until_valid if config["mask_history"] else None)
     progress = bool(config["show_progress"])
     with clock("fit"):
-        resume.fit_once(trainer, data, progress)
+        before = resume.fit_once(trainer, data, progress)
+    clock.add("fit", before)
     made_from = {"weights": resume.weights_digest(trainer.model), "data_fingerprint": data.fingerprint}
     scores = _evaluate_all(trainer, data, made_from, clock, progress)
     with clock("instruments"):

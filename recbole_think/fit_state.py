@@ -7,8 +7,9 @@ runs no code.
 """
 
 import random
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ class FitState:
     trainer: Any
     loader: Any  # of training data
     made_from: Mapping[str, str]
+    before: float = 0.0  # seconds it took until it was cut off
+    begin: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds it has taken so far, those before it was cut off too, as far as they led to a validation."""
+        return self.before + time.perf_counter() - self.begin
 
     @property
     def path(self) -> Path:
@@ -52,6 +60,7 @@ class FitState:
         state = {
             "made_from": dict(self.made_from),
             "epoch": epoch,
+            "seconds": self.seconds,
             "cur_step": trainer.cur_step,
             "best_valid_score": float(trainer.best_valid_score),
             "best_valid_result": {name: float(value) for name, value in trainer.best_valid_result.items()},
@@ -76,6 +85,7 @@ class FitState:
             raise InputError(f"{self.path} is damaged ({why}); delete it and run again") from why
         require_same(state["made_from"], self.made_from, self.path)
         trainer, self._best = self.trainer, state["best"]
+        self.before = state.get("seconds", 0.0)  # not in files of before this was kept
         trainer.model.load_state_dict(state["best"])
         trainer._save_checkpoint(state["epoch"], verbose=False)  # RecBole's own file of the best, whole again
         trainer.model.load_state_dict(state["weights"])

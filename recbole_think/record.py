@@ -39,7 +39,11 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + time.perf_counter() - start, 2)
+            self.add(phase, time.perf_counter() - start)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Count seconds to a phase."""
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + seconds, 2)
 
 
 def write(

@@ -22,26 +22,35 @@ FIT = "fit.json"  # its presence means: the fit of a RecBole model is done
 EVALUATION = "evaluation"  # a JSON file per finished evaluation
 
 
-def fit_once(trainer, data, show_progress: bool) -> None:
-    """Fit, ending with the weights validation chose; a RecBole fit that finished before is only read back."""
+def fit_once(trainer, data, show_progress: bool) -> float:
+    """Fit, ending with the weights validation chose; a RecBole fit that finished before is only read back.
+
+    Returns:
+        Seconds that fitting took in processes before this one, as far as a RecBole fit went on from them.
+    """
     if hasattr(trainer, "restore_best"):
         trainer.fit(data.train, data.valid, saved=True, show_progress=show_progress)
         trainer.restore_best()
-        return
+        return 0.0
     made_from = {"data_fingerprint": data.fingerprint}
     if Path(FIT).is_file():
-        require_same(read_json(Path(FIT)), made_from, Path.cwd() / FIT)
+        found = read_json(Path(FIT))
+        before = seconds = found.get("seconds", 0.0)
+        require_same(found, made_from, Path.cwd() / FIT)
         trainer.saved_model_file = str(checkpoint_of(Path.cwd()))
         trainer.eval_collector.data_collect(data.train)  # what fit would have told the evaluator
     else:
         for half_way in Path(trainer.checkpoint_dir).glob(f"{trainer.config['model']}-*.pth"):
             half_way.unlink()
-        _fit(trainer, data, FitState(trainer, data.train, made_from), show_progress)
+        state = FitState(trainer, data.train, made_from)
+        _fit(trainer, data, state, show_progress)
+        before, seconds = state.before, state.seconds
     saved = Path(trainer.saved_model_file)
     if saved.is_file():  # not where validation never came (eval_step > epochs)
         restore(trainer.model, saved, trainer.device)
-        write_json(Path(FIT), {"checkpoint": saved.name, **made_from})
+        write_json(Path(FIT), {"checkpoint": saved.name, "seconds": round(seconds, 2), **made_from})
         (Path(trainer.checkpoint_dir) / NAME).unlink(missing_ok=True)
+    return before
 
 
 def _fit(trainer, data, state: FitState, show_progress: bool) -> None:

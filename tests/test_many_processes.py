@@ -12,18 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import AutoModelForCausalLM
 
 from recbole_think import processes
 from recbole_think.config import ThinkConfig
 from recbole_think.errors import InputError
 from recbole_think.experiment import run
 from recbole_think.inputs import require_inputs
+from recbole_think.itemic.backbone import tiny
 from recbole_think.prompts.batching import Row
 from recbole_think.prompts.tasks import Example
 from recbole_think.stages.loss import token_loss
 from recbole_think.stages.training import BatchPlan
 from tests.small import distinct_codes, taught
-from tests.toy import settings
+from tests.toy import N_ITEMS, settings, title
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = {"dropout": 0.0, "precision": "float32", "compile": "never", "tokens_per_batch": 512}
@@ -123,23 +125,49 @@ def test_every_stage_can_be_shared(sharding, held, alone, toy_path, tmp_path):
     if sharding.startswith("zero"):
         pytest.importorskip("deepspeed", reason="make slow installs it")
     finished(launch(asked(toy_path, tmp_path / "two", sharding=sharding, **EVERY), tmp_path))
+    # by rewards AdamW's first steps are of size one whatever the gradient: in shards, which add in another order,
+    # weights part by a learning rate where it is nothing but rounding, and what builds on them a little
+    later, rewards = (1e-4, 1e-3) if sharding == "none" else (2e-2, 1e-2)
     for stage in ("token_warmup", "multi_task", "recommendation"):
         assert_same_losses(alone, tmp_path / "two", stage)
-    # AdamW's first steps by rewards are of size one whatever the gradient: where that is nothing but rounding, weights
-    # part by a learning rate, and what builds on them a little
-    assert_same_losses(alone, tmp_path / "two", "activation", rel=2e-2)
+    assert_same_losses(alone, tmp_path / "two", "activation", rel=later)
     for stage in ("item_enhancement", "enhancement"):
         ours, theirs = (
             [row["reward"] for row in curve(of, stage) if "reward" in row] for of in (alone, tmp_path / "two")
         )
-        assert ours == pytest.approx(theirs, rel=1e-2), stage
-    assert metrics(tmp_path / "two")["illegal_rate"] == 0
-    shares = re.findall(r"([\d.]+) of ([\d.]+) MB of weights learn", (tmp_path / "two" / "run.log").read_text())
+        assert ours == pytest.approx(theirs, rel=rewards), stage
+    found = metrics(tmp_path / "two")
+    assert found["illegal_rate"] == 0
+    if sharding == "none":
+        assert found["test"] == metrics(alone)["test"]
+    shares = re.findall(r"([\d.]+) of ([\d.]+) MB of weights lie", (tmp_path / "two" / "run.log").read_text())
     assert len(shares) == (0 if held is None else 7), "once a stage, and once a round of activation"
     for here, whole in shares:
         assert held - 0.01 < float(here) / float(whole) < held + 0.1, (
             "a frozen head that is read beside the layers is whole"
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "fsdp2", "zero2", "zero3"])
+def test_a_head_of_its_own_learns_from_batches_without_a_word(sharding, toy_path, tmp_path):
+    """An untied head, layers read again in the backward pass, and shares of a batch in which no word is predicted."""
+    if sharding.startswith("zero"):
+        pytest.importorskip("deepspeed", reason="make slow installs it")
+    model, tokenizer = tiny([title(f"p{number}") for number in range(N_ITEMS)])
+    model.config.tie_word_embeddings = False
+    AutoModelForCausalLM.from_config(model.config).save_pretrained(tmp_path / "untied")
+    tokenizer.save_pretrained(tmp_path / "untied")
+    alignment = {
+        "backbone": {"name": str(tmp_path / "untied")},
+        "stages": ["multi_task"],
+        "alignment": EVERY["alignment"],
+    }
+    lone = {"multi_task": {**EVERY["multi_task"], "row_tokens": 64, "tokens_per_batch": 128}}
+    run("OneRecThink", "toy", config_dict=asked(toy_path, tmp_path / "one", **alignment, **lone))
+    lone["multi_task"] = {**lone["multi_task"], "gradient_checkpointing": True}
+    finished(launch(asked(toy_path, tmp_path / "two", sharding=sharding, **alignment, **lone), tmp_path))
+    assert_same_losses(tmp_path / "one", tmp_path / "two", "multi_task")
 
 
 @pytest.mark.slow
@@ -164,7 +192,7 @@ def test_a_killed_process_ends_the_job_and_another_job_goes_on(before, after, sh
     assert any(checkpoints.glob("checkpoint-*/complete")) and not (tmp_path / "run" / "metrics.json").exists()
     if before.startswith("zero"):
         _, err = launch(asked(toy_path, tmp_path / "run", **long), tmp_path, after).communicate(timeout=600)
-        assert "is of 2 processes of DeepSpeed, this job has 2 with sharding=none" in err
+        assert "was written with sharding=zero3 in 2 processes, this job has sharding=none in 2" in err
     finished(launch(asked(toy_path, tmp_path / "run", sharding=sharding, **long), tmp_path, after))
     assert "skipped" not in str(metrics(tmp_path / "run")["stages"][0].get("skipped", ""))
     assert metrics(tmp_path / "run")["test"] == whole["test"]

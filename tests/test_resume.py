@@ -214,8 +214,13 @@ def test_a_fit_cut_off_after_its_last_validation_trains_nothing_more(toy_path, t
             run("SASRec", "toy", config_dict=given["broken"])
     monkeypatch.setattr(Trainer, "_train_epoch", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(experiment, "_popularity", lambda *_: None)
+    spent = torch.load(tmp_path / "broken" / "checkpoints" / "going-on.pt", weights_only=True)["seconds"]
     found = run("SASRec", "toy", config_dict=given["broken"])["metrics"]
     assert (found["valid"], found["test"]) == (whole["valid"], whole["test"])
+    assert found["seconds"]["fit"] >= round(spent, 2) > 0, "what it cost before it was cut off counts"
+    (tmp_path / "broken" / "metrics.json").unlink()
+    again = run("SASRec", "toy", config_dict=given["broken"])["metrics"]
+    assert again["seconds"]["fit"] >= round(spent, 2), "and when the finished fit is read back"
 
 
 def test_a_damaged_state_of_a_fit_is_refused_by_name(toy_path, tmp_path):

@@ -46,9 +46,8 @@ def whole_checkpoint(checkpoints: Path, step: int) -> Iterator[None]:
 
 
 def _mark(folder: Path) -> None:
-    for path in filter(
-        Path.is_file, folder.rglob("*")
-    ):  # on the disk before the marker is: a power cut may not leave a marker alone
+    # on the disk before the marker is: a power cut may not leave a marker alone
+    for path in filter(Path.is_file, folder.rglob("*")):
         with path.open("rb") as file:
             os.fsync(file.fileno())
     (folder / COMPLETE).touch()

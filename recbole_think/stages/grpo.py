@@ -23,7 +23,7 @@ from recbole_think import processes
 from recbole_think.artifacts import disk_guard, load_tensors
 from recbole_think.stages.checkpoints import spacing
 from recbole_think.stages.dialect import Dialect
-from recbole_think.stages.lean_checkpoints import LeanCheckpoints, resumable
+from recbole_think.stages.lean_checkpoints import LeanCheckpoints
 from recbole_think.stages.policy import policy_of, reference_of
 from recbole_think.stages.progress import quiet, use_bar
 from recbole_think.stages.reinforcement import ReinforcementOptions
@@ -86,7 +86,7 @@ def reinforced(task: Task, context: Context) -> Outcome:
             )  # fmt: skip
         trainer.scored, trainer.head, trainer.dtype = task.scored, head, precise(options, context)
         use_bar(trainer, task.name, context.show_progress)
-        trainer.train(resume_from_checkpoint=resumable(folder, learner))
+        trainer.learn(folder)
     load_weights(context.model, load_tensors(folder / BEST))
     figures = {"stopped": stop.why, "rewards": dict(task.weights), "dialect": task.dialect.pad}
     return outcome_of(trainer.state, best, figures)
@@ -117,6 +117,13 @@ class RewardTrainer(LeanCheckpoints, GRPOTrainer):
     scored: Callable[..., tuple[Tensor, Tensor]] | None = None  # see ``Task``
     head: Any = None  # of the policy, frozen
     dtype: torch.dtype = torch.float32  # products are taken in
+
+    def learn(self, folder: Path) -> None:
+        """Train, and give back what a device holds for it, the reference too."""
+        super().learn(folder)
+        reference: Any = self.ref_model
+        if hasattr(reference, "destroy"):  # an engine of DeepSpeed's
+            reference.destroy()
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Make a step, whose gradients all processes share.

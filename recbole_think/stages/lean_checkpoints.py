@@ -12,8 +12,9 @@ from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from recbole_think.artifacts import load_tensors, save_tensors
+from recbole_think.errors import InputError
 from recbole_think.stages.checkpoints import last_checkpoint, whole_checkpoint
-from recbole_think.stages.sharding import Learner, keep_whole, require_same_shards
+from recbole_think.stages.sharding import Learner, keep_whole, note_shards, require_same_shards
 from recbole_think.stages.stage import load_weights, trainable
 
 
@@ -41,6 +42,8 @@ class LeanCheckpoints(Trainer):
         super().__init__(*args, **kwargs)
         self.learner = learner
         if learner.owns_placement:  # transformers' word for a model that nobody is to wrap
+            if not hasattr(self, "is_distributed_loading_by_transformers"):
+                raise InputError("sharding=fsdp2 needs a newer transformers: pip install -U transformers")
             self.is_distributed_loading_by_transformers = True
 
     def create_optimizer(self, model=None):
@@ -50,11 +53,23 @@ class LeanCheckpoints(Trainer):
             keep_whole(self.optimizer)
         return self.optimizer
 
+    def learn(self, folder: Path) -> None:
+        """Train, from the last checkpoint in a stage's folder on, and give back what a device holds for it.
+
+        Raises:
+            InputError: a job made the checkpoint whose shards this one cannot read.
+        """
+        try:
+            self.train(resume_from_checkpoint=resumable(folder, self.learner))
+        finally:
+            self.accelerator.free_memory()  # ends DeepSpeed's engine
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         """Write what learns, in the words of our own model."""
         self.learner.gather()
-        kept = trainable(self.learner.whole)
-        save_tensors(Path(str(output_dir or self.args.output_dir)) / "weights.safetensors", kept)
+        folder = Path(str(output_dir or self.args.output_dir))
+        save_tensors(folder / "weights.safetensors", trainable(self.learner.whole))
+        note_shards(folder, self.learner.sharding)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         tensors = load_tensors(Path(str(resume_from_checkpoint)) / "weights.safetensors")

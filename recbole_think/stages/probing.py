@@ -28,7 +28,7 @@ def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan
     options, learner = replace(options, checkpoints=0), Learner(context.model)
     dtype = precise(options, context)
     trainer = TokenTrainer(
-        model=Taught(context.model, context.vocabulary.code_tokens, options.dropout, dtype=dtype),
+        model=Taught(context.model, context.vocabulary.code_tokens, options.dropout, dtype=dtype, rows=learner.rows),
         args=arguments(options, context, context.folder / name, len(plan), learner), train_dataset=plan,
         data_collator=lambda batches: batches[0], callbacks=[watch], options=options, learner=learner,
     )  # fmt: skip

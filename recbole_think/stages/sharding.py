@@ -4,8 +4,7 @@ Cut into shards, the copy's parameters, gradients and optimizer state lie spread
 ZeRO-3 of DeepSpeed; ZeRO-2 leaves parameters whole). The model of the run stays whole beside it, without gradients or
 optimizer state, and is given the copy's weights whenever it is validated or kept: a search over a trie asks a model in
 every process another number of times, which shards, that answer together or not at all, cannot follow.
-P parameters cost a process 16 P bytes in float32 with AdamW; in shards over N processes 16 P / N while they learn, and
-4 P more while the whole model is asked, which waits in main memory meanwhile.
+What that costs a device is in docs/backbones.md.
 """
 
 import copy
@@ -19,14 +18,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recbole_think import processes
+from recbole_think.artifacts import read_json, write_json
 from recbole_think.errors import InputError
 from recbole_think.options import near_hint
 from recbole_think.stages.four_bit import round_layers
 from recbole_think.stages.stage import trainable
 
 SHARDINGS = ("none", "fsdp2", "zero2", "zero3")
+NOTED = "sharding.json"
 LAUNCHED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # what accelerate's launcher says of its own sharding
 
 
@@ -56,7 +58,8 @@ def require_sharding(sharding: str, launched: dict[str, str]) -> None:
 class Learner:
     """What learns in the place of a run's model; neither sharded nor rounded, that model itself.
 
-    Within ``with`` the whole model waits in main memory, but where it is ``at_hand``.
+    A model of its own is made in main memory, where the whole one waits until ``with`` ends, but while it is
+    ``at_hand``.
     """
 
     def __init__(self, whole: Any, sharding: str = "none", rounded: torch.dtype | None = None):
@@ -67,12 +70,14 @@ class Learner:
             sharding: one of ``SHARDINGS``.
             rounded: layers beside adapters are in four bits, products in this; None = they are not.
         """
-        gc.collect()  # a trainer of before may hold a device's memory in a cycle
-        self.whole = whole
+        self.whole, self.model = whole, whole
+        self.device = next(whole.parameters()).device
         self.sharding = sharding if processes.count() > 1 else "none"
-        apart = self.sharding != "none" or rounded is not None
-        self.model: Any = copy.deepcopy(whole) if apart else whole
-        self.device = next(self.model.parameters()).device
+        self.linear = functional.linear
+        if self.sharding == "none" and rounded is None:
+            return
+        gc.collect()  # a trainer of before may hold a device's memory in a cycle
+        self.model = copy.deepcopy(whole.to("cpu"))
         if rounded is not None:
             round_layers(self.model, rounded)
 
@@ -87,19 +92,26 @@ class Learner:
         return self.sharding == "fsdp2"
 
     def __enter__(self) -> "Learner":
-        if self.apart:
-            self.whole.to("cpu")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.apart:
             self.whole.to(self.device)
-        for name in LAUNCHED:  # accelerate leaves them behind, and would shard whatever comes next
-            os.environ.pop(name, None)
-        if self.sharding.startswith("zero"):  # so would transformers, whatever is loaded next
-            from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+        if self.sharding.startswith("zero"):
+            self._undo()
 
-            unset_hf_deepspeed_config()
+    def _undo(self) -> None:
+        """Put back what DeepSpeed, and accelerate and transformers for it, change for whatever comes next."""
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()
+        for name in LAUNCHED:
+            os.environ.pop(name, None)
+        functional.linear = self.linear
+        for value in self.model.parameters():  # its hooks keep the model alive
+            value.grad, value.data = None, value.new_empty(0)
+            if hasattr(value, "ds_tensor"):
+                value.ds_tensor = None
 
     @contextmanager
     def at_hand(self) -> Iterator[Any]:
@@ -133,13 +145,12 @@ class Learner:
         return root
 
     def rows(self) -> list[nn.Parameter]:
-        """Rows of words and codes, in and out, where every process has to use them in every step.
+        """Rows of words and codes, in and out, as they are now: every step has to use them all.
 
-        DeepSpeed fetches parameters and sums gradients as they are used, and waits for all processes to use the same;
-        of these a process may need none, for want of a plain token in its share of a batch.
+        Shards are fetched and gradients summed as they are used, and all processes wait for all to use the same; of
+        these one may need none, for want of a plain token in its share of a batch. Alone too, so that an optimizer
+        does the same whatever the number of processes.
         """
-        if not self.sharding.startswith("zero"):
-            return []
         parts = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         return list(dict.fromkeys(value for part in parts for value in part.parameters()))
 
@@ -173,7 +184,7 @@ class Learner:
 def zero(stage: int) -> dict[str, Any]:
     """DeepSpeed's settings; products are taken in bfloat16 by autocast, weights and sums stay float32."""
     return {
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
@@ -236,17 +247,23 @@ def _cut_like(parameter: Any, value: Any) -> Any:
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
+def note_shards(checkpoint: Path, sharding: str) -> None:
+    """Write beside a checkpoint what reads it again."""
+    write_json(checkpoint / NOTED, {"sharding": sharding, "processes": processes.count()})
+
+
 def require_same_shards(checkpoint: Path, sharding: str) -> None:
-    """DeepSpeed's checkpoints are read by as many processes as wrote them, and by DeepSpeed alone.
+    """DeepSpeed's checkpoints are read by as many processes as wrote them, in the same sharding.
 
     Raises:
         InputError: this job has another number of processes, or another sharding.
     """
-    kept = len(list(checkpoint.glob("global_step*/*optim_states.pt")))
-    ours = processes.count() if sharding.startswith("zero") else 0
-    if kept != ours:
-        was = f"{kept} processes of DeepSpeed" if kept else "a job without DeepSpeed"
+    noted = checkpoint / NOTED
+    kept: dict[str, Any] = read_json(noted) if noted.is_file() else {"sharding": "none", "processes": 1}
+    ours: dict[str, Any] = {"sharding": sharding, "processes": processes.count()}
+    if kept != ours and any(job["sharding"].startswith("zero") for job in (kept, ours)):
+        was, now = (f"sharding={job['sharding']} in {job['processes']} processes" for job in (kept, ours))
         raise InputError(
-            f"{checkpoint} is of {was}, this job has {processes.count()} with sharding={sharding}: go on as it was "
-            f"begun, or begin the stage anew by deleting {checkpoint.parent}"
+            f"{checkpoint} was written with {was}, this job has {now}: go on as it was begun, or begin the stage anew "
+            f"by deleting {checkpoint.parent}"
         )

@@ -4,7 +4,7 @@ A plan holds every optimizer step's batch in order, so that schedules count step
 the very batch it missed. Validation picks the weights that are kept.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from recbole_think.stages.attention import folded
 from recbole_think.stages.checkpoints import spacing
 from recbole_think.stages.compiling import compiled, worth_it
 from recbole_think.stages.dropping import dropping
-from recbole_think.stages.lean_checkpoints import LeanCheckpoints, resumable
+from recbole_think.stages.lean_checkpoints import LeanCheckpoints
 from recbole_think.stages.loss import token_loss
 from recbole_think.stages.options import StageOptions, TrainingOptions, WeightOptions
 from recbole_think.stages.precision import choose
@@ -138,7 +138,7 @@ def train(
     remade = recomputed(model, options.gradient_checkpointing)
     with disk_guard(folder), learner, remade, folded(model), compiled(model, compiling) as eager:
         best = BestWeights(context, eager(validate), options.validations, folder, len(plan), learner=learner)
-        taught = Taught(model, context.vocabulary.code_tokens, options.dropout, words, dtype, learner.rows())
+        taught = Taught(model, context.vocabulary.code_tokens, options.dropout, words, dtype, learner.rows)
         trainer = TokenTrainer(
             model=learner.cut(taught),
             args=arguments(options, context, folder, len(plan), learner),
@@ -149,7 +149,7 @@ def train(
             learner=learner,
         )
         use_bar(trainer, options.block, context.show_progress)
-        trainer.train(resume_from_checkpoint=resumable(folder, learner))
+        trainer.learn(folder)
     load_weights(context.model, load_tensors(folder / BEST))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
@@ -160,19 +160,19 @@ class Taught(nn.Module):
 
     def __init__(
         self, model: Any, code_tokens: list[Tensor], dropout: float, words: Tensor | None = None,
-        dtype: torch.dtype = torch.float32, used: Sequence[nn.Parameter] = (),
+        dtype: torch.dtype = torch.float32, rows: Callable[[], Iterable[Tensor]] = tuple,
     ):  # fmt: skip
-        """See ``token_loss``; products are taken in ``dtype``, and ``used`` has a gradient whatever a batch holds."""
+        """See ``token_loss``; products are taken in ``dtype``, and ``rows`` have gradients whatever a batch holds."""
         super().__init__()
         self.model = model
         self.code_tokens, self.dropout, self.words, self.dtype = code_tokens, dropout, words, dtype
-        self.used = [value for value in used if value.requires_grad]
+        self.rows = rows
 
     def forward(self, **batch: Tensor) -> Tensor:
         """Mean cross-entropy of the supervised tokens, a scalar."""
         with products_in(self.dtype, batch["input_ids"].device):
             loss = token_loss(self.model, batch, self.code_tokens, self.dropout, self.words)
-        return loss + sum(0.0 * value.sum() for value in self.used) if self.used else loss
+        return loss + sum(0.0 * value.sum() for value in self.rows() if value.requires_grad)
 
 
 class TokenTrainer(LeanCheckpoints):

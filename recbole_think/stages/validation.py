@@ -46,7 +46,7 @@ class BestWeights(TrainerCallback):
         """Say what is held here, and validate what training begins with, if asked for and it begins at all."""
         if self.learner.apart:
             here, whole = self.learner.held()
-            log.info("stage %s: %.3f of %.3f MB of weights learn in this process", self.stage, here / 1e6, whole / 1e6)
+            log.info("stage %s: %.3f of %.3f MB of weights lie in this process", self.stage, here / 1e6, whole / 1e6)
         if self.at_start and state.global_step == 0:
             self._compare(state)
 

@@ -57,7 +57,7 @@ def test_every_key_is_known_to_the_configuration(path):
     config = ThinkConfig(model, dataset)
     blocks = {
         *getattr(config.model_class, "OPTIONS", ()),
-        *(("stages", "stages_from") if model == "OneRecThink" else ()),
+        *(("stages", "stages_from", "sharding") if model == "OneRecThink" else ()),
     }
     recboles = set().union(*config.parameters.values())
     of_s3rec = {"item_attribute", "train_stage", "pretrain_epochs"} if model == "S3Rec" else set()  # its trainer's

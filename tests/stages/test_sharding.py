@@ -6,14 +6,16 @@ That shards learn what one process learns is seen in ``tests/test_many_processes
 import pytest
 import torch
 
-from recbole_think.artifacts import read_json
+from recbole_think import processes
+from recbole_think.artifacts import read_json, write_json
 from recbole_think.config import ThinkConfig
 from recbole_think.errors import InputError
 from recbole_think.experiment import run
 from recbole_think.inputs import require_inputs
-from recbole_think.stages import four_bit, sharding
+from recbole_think.stages import four_bit
+from recbole_think.stages import sharding as sharding_module
 from recbole_think.stages.adapters import adapted
-from recbole_think.stages.sharding import Learner, require_same_shards, require_sharding
+from recbole_think.stages.sharding import Learner, note_shards, require_same_shards, require_sharding
 from tests.small import distinct_codes, taught
 from tests.toy import settings
 
@@ -26,7 +28,7 @@ def test_an_unknown_sharding_is_refused():
 
 
 def test_a_missing_deepspeed_is_named(monkeypatch):
-    monkeypatch.setattr(sharding, "find_spec", lambda name: None)
+    monkeypatch.setattr(sharding_module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'zero3 needs DeepSpeed: pip install "recbole-think\[deepspeed\]"'):
         require_sharding("zero3", {})
     require_sharding("fsdp2", {})
@@ -39,16 +41,29 @@ def test_a_launcher_that_shards_by_itself_is_refused(name, instead):
 
 
 @pytest.mark.parametrize(
-    ("kept", "ours", "said"),
-    [(2, "none", "is of 2 processes of DeepSpeed, this job has 1"), (0, "zero2", "is of a job without DeepSpeed")],
+    ("sharding", "count", "refused"),
+    [("zero2", 2, False), ("zero3", 2, True), ("zero2", 3, True), ("none", 1, True), ("fsdp2", 2, True)],
 )
-def test_shards_of_another_job_are_refused(kept, ours, said, tmp_path):
-    folder = tmp_path / "checkpoint-3" / "global_step3"
-    folder.mkdir(parents=True)
-    for number in range(kept):
-        (folder / f"zero_pp_rank_{number}_mp_rank_00_optim_states.pt").touch()
-    with pytest.raises(InputError, match=said):
-        require_same_shards(folder.parent, ours)
+def test_deepspeeds_shards_are_for_a_job_like_the_one_that_wrote_them(sharding, count, refused, tmp_path, monkeypatch):
+    note_shards(tmp_path, "zero2")
+    noted = tmp_path / sharding_module.NOTED
+    write_json(noted, {**read_json(noted), "processes": 2})
+    monkeypatch.setattr(processes, "count", lambda: count)
+    if refused:
+        with pytest.raises(
+            InputError, match=f"sharding=zero2 in 2 processes, this job has sharding={sharding} in {count}"
+        ):
+            require_same_shards(tmp_path, sharding)
+    else:
+        require_same_shards(tmp_path, sharding)
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+def test_other_checkpoints_are_for_any_job_without_deepspeed(sharding, tmp_path):
+    note_shards(tmp_path, "fsdp2")
+    require_same_shards(tmp_path, sharding)
+    with pytest.raises(InputError, match="sharding=fsdp2 in 1 processes, this job has sharding=zero3"):
+        require_same_shards(tmp_path, "zero3")
 
 
 def test_one_process_alone_has_nothing_to_cut():
@@ -120,7 +135,7 @@ def test_a_run_in_four_bits_learns(toy_path, tmp_path):
     )
     found = run("OneRecThink", "toy", config_dict=asked)["metrics"]
     assert found["illegal_rate"] == 0
-    assert "MB of weights learn in this process" in (tmp_path / "run" / "run.log").read_text()
+    assert "MB of weights lie in this process" in (tmp_path / "run" / "run.log").read_text()
     losses = [
         row["loss"] for row in read_json(tmp_path / "run" / "recommendation" / "log.json")["curve"] if "loss" in row
     ]
