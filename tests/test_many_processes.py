@@ -202,7 +202,8 @@ def test_a_killed_process_ends_the_job_and_another_job_goes_on(before, after, sh
 def wait_for(true, job: subprocess.Popen) -> None:
     until = time.monotonic() + 300
     while not true():
-        assert job.poll() is None and time.monotonic() < until, "the job ended before it could be killed"
+        assert job.poll() is None, f"the job ended before it could be killed: {job.communicate()[1][-3000:]}"
+        assert time.monotonic() < until, "nothing comes"
         time.sleep(0.05)
 
 
