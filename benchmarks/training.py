@@ -30,11 +30,12 @@ from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.memory import keep_memory
 from recbole_think.prompts.batching import IGNORED, packed_rows
 from recbole_think.prompts.tasks import Example, recommendation_frame, recommendation_prompt
+from recbole_think.stages.batches import BatchPlan, into_batches
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.probing import StopWatch, probe
 from recbole_think.stages.recommendation import Recommendation
 from recbole_think.stages.stage import Context
-from recbole_think.stages.training import BatchPlan, freeze_words, into_batches
+from recbole_think.stages.training import freeze_words
 
 ITEMS, USERS, SIZE = 1682, 400, 64
 MAX_HISTORY = 50

@@ -146,7 +146,7 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     if path.is_file():
         found = read_json(path)
         for key in sorted({*found, *wanted}):
-            if found.get(key) != wanted.get(key):
+            if _filled(found.get(key), wanted.get(key)) != wanted.get(key):
                 raise InputError(
                     f"{folder} holds a run with {key}={found.get(key)!r}, this command has {key}={wanted.get(key)!r}; "
                     f"use another --run_folder, or --restart to empty this one first"
@@ -155,6 +155,13 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
         write_json(path, wanted)
     if not (folder / "config.yaml").is_file():  # asked for itself: a kill may have come between the two
         write_text(folder / "config.yaml", yaml.safe_dump(wanted, sort_keys=True, allow_unicode=True))
+
+
+def _filled(found: Any, wanted: Any) -> Any:
+    """A block as a folder has it; what blocks have learnt to hold since then was off where it is off now."""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return found
+    return {**{key: value for key, value in wanted.items() if not value}, **found}
 
 
 class Plain(logging.Formatter):

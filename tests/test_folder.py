@@ -108,6 +108,17 @@ def test_a_run_of_another_configuration_is_refused_by_the_key_that_differs(other
     assert Path.cwd() == tmp_path
 
 
+def test_what_a_block_has_learnt_to_hold_since_counts_as_off_in_an_older_folder(tmp_path):
+    with opened(tmp_path / "run", SETTINGS):
+        pass
+    with opened(tmp_path / "run", {**SETTINGS, "block": {**SETTINGS["block"], "new": False, "newer": 0}}):
+        pass
+    with pytest.raises(InputError, match="holds a run with block="):
+        opened(tmp_path / "run", {**SETTINGS, "block": {**SETTINGS["block"], "new": True}}).__enter__()
+    with pytest.raises(InputError, match="holds a run with block="):
+        opened(tmp_path / "run", {**SETTINGS, "block": {}}).__enter__()
+
+
 def test_where_and_how_it_is_shown_make_no_other_experiment(tmp_path):
     with opened(tmp_path / "run", SETTINGS):
         pass

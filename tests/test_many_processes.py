@@ -22,8 +22,8 @@ from recbole_think.inputs import require_inputs
 from recbole_think.itemic.backbone import tiny
 from recbole_think.prompts.batching import Row
 from recbole_think.prompts.tasks import Example
+from recbole_think.stages.batches import BatchPlan
 from recbole_think.stages.loss import token_loss
-from recbole_think.stages.training import BatchPlan
 from tests.small import distinct_codes, taught
 from tests.toy import N_ITEMS, settings, title
 

@@ -138,12 +138,10 @@ class Runner:
         words = [*job.words(runs), *self.words, f"--run_folder={self.folder / job.name}"]
         if below := self._folder(job.stages_from, job.seed):
             words.append(f"--stages_from={below}")
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = {**dict.fromkeys(THREADS, threads), **os.environ} if self.jobs > 1 else dict(os.environ)
         with (self.folder / f"{job.name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "recbole_think", *words], stdout=log, stderr=subprocess.STDOUT, env=environment,
-                stdin=subprocess.DEVNULL, start_new_session=True,
+                [sys.executable, "-m", "recbole_think", *words], stdout=log, stderr=subprocess.STDOUT,
+                env=environment(self.jobs), stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
     def _end(self, ended: Running, failed: dict[Job, str], pace: Pace) -> None:
@@ -162,6 +160,14 @@ class Runner:
         failed[job] = str(why)
         log = str(self.folder / f"{job.name}.log")
         write_json(self.folder / f"{job.name}{FAILED}", {"row": job.row, "reason": str(why), "log": log})
+
+
+def environment(jobs: int) -> dict[str, str]:
+    """Variables of a job's process: its share of the cores, unless the board was told how many threads to use."""
+    given = dict(os.environ)
+    if jobs == 1 or any(name in given for name in THREADS):  # one alone would be overruled by the others
+        return given
+    return {**given, **dict.fromkeys(THREADS, str(max(1, (os.cpu_count() or 1) // jobs)))}
 
 
 def failures(folder: Path, jobs: Sequence[Job]) -> list[Mapping[str, str]]:

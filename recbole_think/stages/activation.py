@@ -32,9 +32,10 @@ from recbole_think.prompts.tasks import (
 )
 from recbole_think.prompts.thinking import instructed_frame, thought_branch, thoughtful
 from recbole_think.stages.activation_options import ActivationOptions
+from recbole_think.stages.batches import BatchPlan, into_batches, up_to
 from recbole_think.stages.cases import Cases, Means, Taught
 from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load_weights, trainable
-from recbole_think.stages.training import BatchPlan, into_batches, layers_learning, train, up_to
+from recbole_think.stages.training import layers_learning, train
 
 log = logging.getLogger(__name__)
 DONE = "done.json"

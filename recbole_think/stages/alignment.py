@@ -19,11 +19,12 @@ import torch
 from recbole_think.prompts.batching import packed_batch, packed_rows
 from recbole_think.prompts.material import Material, mixed_rows
 from recbole_think.stages.adapters import adapted
+from recbole_think.stages.batches import BatchPlan, into_batches
 from recbole_think.stages.loss import perplexity, token_loss
 from recbole_think.stages.options import MultiTaskOptions, TrainingOptions, WarmupOptions
 from recbole_think.stages.precision import autocast
 from recbole_think.stages.stage import Context, Outcome
-from recbole_think.stages.training import BatchPlan, freeze_words, into_batches, train
+from recbole_think.stages.training import freeze_words, train
 
 HELD_OUT_EXAMPLES = 64  # of each task, at most: enough for a loss
 HELD_OUT_TOKENS = 4096  # of a batch of them

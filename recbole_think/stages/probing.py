@@ -6,12 +6,13 @@ from dataclasses import replace
 from transformers import TrainerCallback
 
 from recbole_think.stages.attention import folded
+from recbole_think.stages.batches import BatchPlan
 from recbole_think.stages.compiling import compiled
 from recbole_think.stages.options import TrainingOptions
 from recbole_think.stages.progress import use_bar
 from recbole_think.stages.sharding import Learner
 from recbole_think.stages.stage import Context
-from recbole_think.stages.training import BatchPlan, Taught, TokenTrainer, arguments, precise, recomputed
+from recbole_think.stages.training import planned_trainer, recomputed
 
 
 def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan, seconds: float) -> float:
@@ -26,12 +27,7 @@ def probe(name: str, context: Context, options: TrainingOptions, plan: BatchPlan
     """
     watch = StopWatch(seconds)
     options, learner = replace(options, checkpoints=0), Learner(context.model)
-    dtype = precise(options, context)
-    trainer = TokenTrainer(
-        model=Taught(context.model, context.vocabulary.code_tokens, options.dropout, dtype=dtype, rows=learner.rows),
-        args=arguments(options, context, context.folder / name, len(plan), learner), train_dataset=plan,
-        data_collator=lambda batches: batches[0], callbacks=[watch], options=options, learner=learner,
-    )  # fmt: skip
+    trainer = planned_trainer(context.folder / name, context, options, plan, learner, watch)
     use_bar(trainer, name, shown=False)
     # a moment is too short for ``auto``
     with (

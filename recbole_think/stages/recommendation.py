@@ -15,10 +15,11 @@ from recbole_think.corpus.histories import spans
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import Row, packed_rows
 from recbole_think.prompts.tasks import recommendation_example, recommendation_frame
+from recbole_think.stages.batches import BatchPlan, into_batches, up_to
 from recbole_think.stages.lessons import Lessons, taught_histories
 from recbole_think.stages.options import RecommendationOptions
 from recbole_think.stages.stage import Context, Outcome
-from recbole_think.stages.training import BatchPlan, into_batches, layers_learning, train, up_to
+from recbole_think.stages.training import layers_learning, train
 
 
 class Recommendation:

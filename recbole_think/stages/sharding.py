@@ -74,9 +74,9 @@ class Learner:
         self.device = next(whole.parameters()).device
         self.sharding = sharding if processes.count() > 1 else "none"
         self.linear = functional.linear
+        gc.collect()  # a trainer of before may hold its optimizer's memory in a cycle
         if self.sharding == "none" and rounded is None:
             return
-        gc.collect()  # a trainer of before may hold a device's memory in a cycle
         self.model = copy.deepcopy(whole.to("cpu"))
         if rounded is not None:
             round_layers(self.model, rounded)

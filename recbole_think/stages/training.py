@@ -1,7 +1,6 @@
-"""How every supervised stage is trained: transformers' Trainer over batches planned beforehand.
+"""How every supervised stage is trained: transformers' Trainer over batches planned beforehand (``batches.py``).
 
-A plan holds every optimizer step's batch in order, so that schedules count steps and an interrupted run goes on with
-the very batch it missed. Validation picks the weights that are kept.
+Validation picks the weights that are kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,17 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from recbole_think import processes
 from recbole_think.artifacts import disk_guard, load_tensors
-from recbole_think.prompts.batching import IGNORED, Row, packed_batch
 from recbole_think.stages.adapters import adapted
 from recbole_think.stages.attention import folded
+from recbole_think.stages.batches import BatchPlan
 from recbole_think.stages.checkpoints import spacing
 from recbole_think.stages.compiling import compiled, worth_it
 from recbole_think.stages.dropping import dropping
@@ -33,48 +31,6 @@ from recbole_think.stages.stage import BEST, CHECKPOINTS, Context, Outcome, load
 from recbole_think.stages.validation import BestWeights
 
 
-class BatchPlan(Dataset):
-    """Batches of packed rows in the order they are trained on: item i is the i-th optimizer step's batch.
-
-    Of several processes each is given its share of the rows. Gradients are averaged over processes, so that a share's
-    sum of losses divided by the mean share's number of targets gives the gradient of the whole batch.
-    """
-
-    def __init__(self, batches: list[list[Row]], pad: int):
-        self.batches, self.pad = batches, pad
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens of all batches."""
-        return sum(row.tokens for batch in self.batches for row in batch)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        rows, of = self.batches[index], processes.count()
-        if of == 1:
-            return packed_batch(rows, self.pad)
-        share = rows[processes.number() :: of]
-        batch = packed_batch(share or rows[:1], self.pad)
-        if not share:  # fewer rows than processes: this one reads, and learns nothing from it
-            batch["labels"].fill_(IGNORED)
-        return {**batch, "mean_over": torch.tensor(sum(row.targets for row in rows) / of)}
-
-
-def into_batches(rows: list[Row], budget: int) -> list[list[Row]]:
-    """Cut rows into batches, in order, of at most ``budget`` padded tokens (at least one row each)."""
-    batches: list[list[Row]] = [[]]
-    widest = 0
-    for row in rows:
-        widest = max(widest, row.tokens)
-        if batches[-1] and widest * (len(batches[-1]) + 1) > budget:
-            batches.append([])
-            widest = row.tokens
-        batches[-1].append(row)
-    return batches if batches[0] else []
-
-
 @contextmanager
 def recomputed(model: Any, wanted: bool) -> Iterator[None]:
     """Within the block layers keep no activations and are computed again in the backward pass, if wanted."""
@@ -85,14 +41,6 @@ def recomputed(model: Any, wanted: bool) -> Iterator[None]:
     finally:
         if wanted:
             model.gradient_checkpointing_disable()
-
-
-def up_to(batches: list[list[Row]], tokens: int) -> list[list[Row]]:
-    """The first batches, as many as hold ``tokens`` real tokens in all (at least one); all of them for 0."""
-    if not tokens:
-        return batches
-    read = np.cumsum([sum(row.tokens for row in batch) for batch in batches])
-    return batches[: max(1, int((read <= tokens).sum()))]
 
 
 @contextmanager
@@ -138,21 +86,29 @@ def train(
     remade = recomputed(model, options.gradient_checkpointing)
     with disk_guard(folder), learner, remade, folded(model), compiled(model, compiling) as eager:
         best = BestWeights(context, eager(validate), options.validations, folder, len(plan), learner=learner)
-        taught = Taught(model, context.vocabulary.code_tokens, options.dropout, words, dtype, learner.rows)
-        trainer = TokenTrainer(
-            model=learner.cut(taught),
-            args=arguments(options, context, folder, len(plan), learner),
-            train_dataset=plan,
-            data_collator=lambda batches: batches[0],  # a planned batch is already whole
-            callbacks=[best],
-            options=options,
-            learner=learner,
-        )
+        trainer = planned_trainer(folder, context, options, plan, learner, best, words)
         use_bar(trainer, options.block, context.show_progress)
         trainer.learn(folder)
     load_weights(context.model, load_tensors(folder / BEST))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return Outcome(losses[-1], plan.tokens, len(plan), best.score, best.curve(trainer.state.log_history))
+
+
+def planned_trainer(
+    folder: Path, context: Context, options: TrainingOptions, plan: BatchPlan, learner: Learner, watch: TrainerCallback,
+    words: Tensor | None = None,
+) -> "TokenTrainer":  # fmt: skip
+    """Return what trains ``learner`` on a plan and is watched while it does; see ``train``."""
+    dtype, codes = precise(options, context), context.vocabulary.code_tokens
+    return TokenTrainer(
+        model=learner.cut(Taught(learner.model, codes, options.dropout, words, dtype, learner.rows)),
+        args=arguments(options, context, folder, len(plan), learner),
+        train_dataset=plan,
+        data_collator=lambda batches: batches[0],  # a planned batch is already whole
+        callbacks=[watch],
+        options=options,
+        learner=learner,
+    )
 
 
 class Taught(nn.Module):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_think.leaderboard.running import free, last_words
+from recbole_think.leaderboard.running import THREADS, environment, free, last_words
 from tests.toy import write_toy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -188,3 +188,13 @@ def test_the_last_words_of_a_log_are_those_after_the_last_bar(tmp_path):
     assert last_words(log) == ""
     log.write_text(json.dumps("x" * 9000))
     assert len(last_words(log)) == 500
+
+
+def test_jobs_share_the_cores_unless_the_board_was_told_how_many_threads_to_use(monkeypatch):
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert {name: environment(4)[name] for name in THREADS} == dict.fromkeys(THREADS, "4")
+    assert not set(environment(1)) & set(THREADS)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert set(environment(4)) & set(THREADS) == {"OMP_NUM_THREADS"}
