@@ -14,7 +14,8 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from recbole_think.artifacts import load_tensors, save_tensors
 from recbole_think.errors import InputError
 from recbole_think.stages.checkpoints import last_checkpoint, whole_checkpoint
-from recbole_think.stages.sharding import Learner, keep_whole, note_shards, require_same_shards
+from recbole_think.stages.cutting import keep_whole, note_shards, require_same_shards
+from recbole_think.stages.sharding import Learner
 from recbole_think.stages.stage import load_weights, trainable
 
 

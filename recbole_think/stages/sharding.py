@@ -13,22 +13,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from recbole_think import processes
-from recbole_think.artifacts import read_json, write_json
 from recbole_think.errors import InputError
 from recbole_think.options import near_hint
+from recbole_think.stages.cutting import bytes_here, cut_like, made_whole
 from recbole_think.stages.four_bit import round_layers
 from recbole_think.stages.stage import trainable
 
 SHARDINGS = ("none", "fsdp2", "zero2", "zero3")
-NOTED = "sharding.json"
 LAUNCHED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # what accelerate's launcher says of its own sharding
 
 
@@ -165,7 +163,7 @@ class Learner:
         own = dict(self.whole.named_parameters())
         with torch.no_grad():
             for name, value in trainable(self.model).items():
-                own[name].copy_(_whole(value))
+                own[name].copy_(made_whole(value))
 
     def spread(self) -> None:
         """Take the weights of the whole model, but where DeepSpeed keeps its own."""
@@ -174,11 +172,11 @@ class Learner:
         own = dict(self.whole.named_parameters())
         with torch.no_grad():
             for name, value in trainable(self.model).items():
-                value.copy_(_cut_like(value, own[name].detach()))
+                value.copy_(cut_like(value, own[name].detach()))
 
     def held(self) -> tuple[int, int]:
         """Bytes of its parameters that lie in this process, and bytes of the whole model's."""
-        return _size(self.model), _size(self.whole)
+        return bytes_here(self.model), bytes_here(self.whole)
 
 
 def zero(stage: int) -> dict[str, Any]:
@@ -189,81 +187,3 @@ def zero(stage: int) -> dict[str, Any]:
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
     }
-
-
-def _whole(value: Any) -> Tensor:
-    """A parameter out of its shards; all processes have to ask for it."""
-    if hasattr(value, "full_tensor"):
-        return value.full_tensor()
-    if not hasattr(value, "ds_id"):
-        return value
-    from deepspeed import zero as partitioned
-
-    with partitioned.GatheredParameters([value]):
-        return value.detach().clone()
-
-
-def _size(model: nn.Module) -> int:
-    """Bytes of the parameters, or of what of them lies in this process."""
-    here = [value.to_local() if hasattr(value, "to_local") else getattr(value, "ds_tensor", value)
-            for value in model.parameters()]  # fmt: skip
-    return sum(value.numel() * value.element_size() for value in here)
-
-
-def keep_whole(optimizer: torch.optim.Optimizer) -> None:
-    """Let an optimizer over shards give and take its state as one process alone would.
-
-    So a checkpoint can be gone on from in any number of processes. All have to ask for the state together.
-    """
-    optimizer.register_state_dict_post_hook(_whole_state)
-    optimizer.register_load_state_dict_pre_hook(_cut_state)
-
-
-def _whole_state(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    writes = processes.number() == 0
-
-    def kept(value: Any) -> Any:
-        found = _whole(value)
-        return found.cpu() if writes else None  # others give their shards away, and keep nothing
-
-    return {
-        **state,
-        "state": {key: {name: kept(value) for name, value in of.items()} for key, of in state["state"].items()},
-    }
-
-
-def _cut_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    cut = {key: {name: _cut_like(ordered[key], value) for name, value in of.items()}
-           for key, of in state["state"].items()}  # fmt: skip
-    return {**state, "state": cut}
-
-
-def _cut_like(parameter: Any, value: Any) -> Any:
-    if value.shape != parameter.shape or not hasattr(parameter, "placements"):  # a count of steps; nothing is cut
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-
-
-def note_shards(checkpoint: Path, sharding: str) -> None:
-    """Write beside a checkpoint what reads it again."""
-    write_json(checkpoint / NOTED, {"sharding": sharding, "processes": processes.count()})
-
-
-def require_same_shards(checkpoint: Path, sharding: str) -> None:
-    """DeepSpeed's checkpoints are read by as many processes as wrote them, in the same sharding.
-
-    Raises:
-        InputError: this job has another number of processes, or another sharding.
-    """
-    noted = checkpoint / NOTED
-    kept: dict[str, Any] = read_json(noted) if noted.is_file() else {"sharding": "none", "processes": 1}
-    ours: dict[str, Any] = {"sharding": sharding, "processes": processes.count()}
-    if kept != ours and any(job["sharding"].startswith("zero") for job in (kept, ours)):
-        was, now = (f"sharding={job['sharding']} in {job['processes']} processes" for job in (kept, ours))
-        raise InputError(
-            f"{checkpoint} was written with {was}, this job has {now}: go on as it was begun, or begin the stage anew "
-            f"by deleting {checkpoint.parent}"
-        )

@@ -15,7 +15,8 @@ from recbole_think.inputs import require_inputs
 from recbole_think.stages import four_bit
 from recbole_think.stages import sharding as sharding_module
 from recbole_think.stages.adapters import adapted
-from recbole_think.stages.sharding import Learner, note_shards, require_same_shards, require_sharding
+from recbole_think.stages.cutting import note_shards, require_same_shards
+from recbole_think.stages.sharding import Learner, require_sharding
 from tests.small import distinct_codes, taught
 from tests.toy import settings
 
