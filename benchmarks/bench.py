@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from recbole_think.artifacts import versions, write_json
-from recbole_think.record import hardware
+from recbole_think.machine import hardware
 
 RESULTS = Path(__file__).parent / "results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

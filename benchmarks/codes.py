@@ -22,9 +22,9 @@ from recbole_think.folder import cache_dir
 from recbole_think.itemic.build import codes_of, item_vectors
 from recbole_think.itemic.codes import health
 from recbole_think.itemic.options import METHODS, ItemicOptions
+from recbole_think.machine import hardware
 from recbole_think.model import atomic_file
 from recbole_think.options import read_options
-from recbole_think.record import hardware
 
 COLUMNS = (
     "vectors", "method", "CPU seconds", "collisions before", "after", "explained before", "after", "used per level",

@@ -14,10 +14,11 @@ from typing import Any
 
 from recbole.utils import init_seed
 
-from recbole_think import catalog, folder, record
+from recbole_think import catalog, folder
 from recbole_think.config import ThinkConfig
 from recbole_think.evaluation import ThinkCollector
 from recbole_think.experiment import Data, prepare, require_inputs, training_data
+from recbole_think.machine import peak_memory_mib
 from recbole_think.prompts.options import OWN
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def dry_run(
     }
     validations = sum(row["validations"] for row in stages)
     found["seconds"] = sum(row["seconds"] for row in stages) + (EVALUATIONS + validations) * evaluation
-    found["peak_memory_mib"] = record.peak_memory_mib()
+    found["peak_memory_mib"] = peak_memory_mib()
     return found
 
 

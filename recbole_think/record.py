@@ -1,10 +1,6 @@
 """The record of one experiment: metrics.json, facts.json and per-user ranks, in one form for every model."""
 
-import os
-import platform
-import resource
 import shlex
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -19,6 +15,7 @@ from recbole_think.corpus.histories import asked_before, targets
 from recbole_think.corpus.items import read_items
 from recbole_think.folder import NOT_IDENTITY
 from recbole_think.layers import flat
+from recbole_think.machine import commit, hardware, peak_memory_mib
 from recbole_think.reasoning import thinks
 
 NOT_COMMAND = NOT_IDENTITY | {"model", "dataset", "data_path"}  # a path of one machine is no use to another
@@ -50,7 +47,6 @@ def write(
     folder: Path, config, trainer, data, scores: dict, clock: Clock, reasoning: dict[str, Any] | None = None
 ) -> None:
     """Write ``ranks.tsv``, ``facts.json`` and, last, ``metrics.json`` (whose presence means: finished)."""
-    test = scores["test"]
     _write_ranks(folder / "ranks.tsv", data, scores)
     common = {
         "data_fingerprint": data.fingerprint,
@@ -59,44 +55,42 @@ def write(
         "seed": config["seed"],
     }
     write_json(folder / "facts.json", {**common, "parents": getattr(trainer, "parents", {}), "given": given(config)})
-    stages = getattr(trainer, "stage_rows", [])
+    found = _metrics(config, trainer, data, scores, clock, reasoning or {})
     write_json(
         folder / "metrics.json",
-        {
-            "model": config["model"],
-            "dataset": config["dataset"],
-            "seed": config["seed"],
-            "mask_history": bool(config["mask_history"]),
-            "think": thinks(trainer.model),
-            "tie_rule": tie_rule(config),
-            "valid": scores["valid"].metrics,
-            "test": test.metrics,
-            "standard_error": test.standard_error,
-            "test_other_masking": scores["test_other_masking"].metrics,
-            "standard_error_other_masking": scores["test_other_masking"].standard_error,
-            "users": len(test.users),
-            "repeated_target_share": data.repeated,
-            "illegal_rate": test.illegal_rate,
-            "seconds": clock.seconds,
-            "stages": stages,
-            "perplexity": perplexities(stages),
-            "alignment": {row["stage"]: row["figures"] for row in stages if "captions" in row["figures"]},
-            "peak_memory_mib": peak_memory_mib(),
-            "parameters": sum(p.numel() for p in trainer.model.parameters()),
-            "train_tokens": getattr(trainer, "train_tokens", None),
-            "health": getattr(trainer.model, "health", None),
-            "command": command(config),
-            "samples": samples(config, data, test, (reasoning or {}).get("thoughts") or []),
-            **(
-                {"reasoning": {key: value for key, value in reasoning.items() if key != "thoughts"}}
-                if reasoning
-                else {}
-            ),
-            **common,
-            "hardware": hardware(),
-            "finished": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-        },
+        {**found, **common, "hardware": hardware(), "finished": time.strftime("%Y-%m-%d %H:%M:%S%z")},
     )
+
+
+def _metrics(config, trainer, data, scores: dict, clock: Clock, reasoning: dict[str, Any]) -> dict[str, Any]:
+    test, other, stages = scores["test"], scores["test_other_masking"], getattr(trainer, "stage_rows", [])
+    said = {key: value for key, value in reasoning.items() if key != "thoughts"}
+    return {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "mask_history": bool(config["mask_history"]),
+        "think": thinks(trainer.model),
+        "tie_rule": tie_rule(config),
+        "valid": scores["valid"].metrics,
+        "test": test.metrics,
+        "standard_error": test.standard_error,
+        "test_other_masking": other.metrics,
+        "standard_error_other_masking": other.standard_error,
+        "users": len(test.users),
+        "repeated_target_share": data.repeated,
+        "illegal_rate": test.illegal_rate,
+        "seconds": clock.seconds,
+        "stages": stages,
+        "perplexity": perplexities(stages),
+        "alignment": {row["stage"]: row["figures"] for row in stages if "captions" in row["figures"]},
+        "peak_memory_mib": peak_memory_mib(),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "train_tokens": getattr(trainer, "train_tokens", None),
+        "health": getattr(trainer.model, "health", None),
+        "command": command(config),
+        "samples": samples(config, data, test, reasoning.get("thoughts") or []),
+        **({"reasoning": said} if reasoning else {}),
+    }
 
 
 def tie_rule(config) -> str:
@@ -211,47 +205,3 @@ def _before(data, users: np.ndarray, items: np.ndarray, row: int) -> list[int]:
     """What the user of a ranked row had met before, oldest first."""
     own = items[:row][users[:row] == users[row]]
     return [*data.until_test.of(users[row]).tolist(), *own.tolist()]
-
-
-def commit() -> str:
-    """Commit of the checkout this package runs from ("-dirty" when changed), or "installed"."""
-    here = Path(__file__).resolve().parent.parent
-    if not (here / ".git").exists():
-        return "installed"
-    done = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def peak_memory_mib() -> float:
-    """Most memory this process has held so far, in MiB: on the GPU if it used one, else resident."""
-    import torch
-
-    if torch.cuda.is_available() and (reserved := torch.cuda.max_memory_reserved()):
-        return round(reserved / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def instructions(flags: set[str]) -> str:
-    """Name the widest products of a processor, on which its speed hangs, from its flags in Linux; "" where none is."""
-    known = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX512 bf16", "avx512f": "AVX512", "avx2": "AVX2"}
-    return next((name for flag, name in known.items() if flag in flags), "")
-
-
-def hardware() -> dict[str, Any]:
-    """What this ran on."""
-    import torch
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "instructions": instructions(flags),
-        "gpus": gpus,
-        "platform": platform.platform(),
-    }

@@ -10,7 +10,7 @@ from recbole_think.leaderboard import rows
 from recbole_think.leaderboard.__main__ import main
 from recbole_think.leaderboard.ranks import read_ranks, read_users
 from recbole_think.leaderboard.rows import COLUMNS, add, committed_rows, comparable_rows, table
-from recbole_think.record import instructions
+from recbole_think.machine import instructions
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from recbole_think.inputs import require_inputs
 from recbole_think.stages import four_bit
 from recbole_think.stages import sharding as sharding_module
 from recbole_think.stages.adapters import adapted
-from recbole_think.stages.cutting import note_shards, require_same_shards
+from recbole_think.stages.cutting import NOTED, note_shards, require_same_shards
 from recbole_think.stages.sharding import Learner, require_sharding
 from tests.small import distinct_codes, taught
 from tests.toy import settings
@@ -47,7 +47,7 @@ def test_a_launcher_that_shards_by_itself_is_refused(name, instead):
 )
 def test_deepspeeds_shards_are_for_a_job_like_the_one_that_wrote_them(sharding, count, refused, tmp_path, monkeypatch):
     note_shards(tmp_path, "zero2")
-    noted = tmp_path / sharding_module.NOTED
+    noted = tmp_path / NOTED
     write_json(noted, {**read_json(noted), "processes": 2})
     monkeypatch.setattr(processes, "count", lambda: count)
     if refused:
