@@ -23,9 +23,10 @@ from recbole_think.memory import keep_memory
 from recbole_think.prompts.batching import IGNORED, packed_batch, packed_rows
 from recbole_think.prompts.tasks import Example
 from recbole_think.stages.attention import folded
+from recbole_think.stages.batches import into_batches
 from recbole_think.stages.compiling import compiled
 from recbole_think.stages.cross_entropy import vocabulary_loss
-from recbole_think.stages.training import freeze_words, into_batches
+from recbole_think.stages.training import freeze_words
 
 
 def main() -> None:
