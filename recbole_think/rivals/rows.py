@@ -12,7 +12,6 @@ from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
 from recbole_think.corpus.histories import Histories
-from recbole_think.prompts.batching import prompt_batch
 from recbole_think.rivals.tiger import PAD, PROMPT, TARGET, TIGER
 from recbole_think.rivals.windows import alike
 from recbole_think.shards import ranked_ahead
@@ -61,12 +60,33 @@ class RowBatches:
 
     def batch(self, rows: np.ndarray) -> Interaction:
         """Prompts and targets of some events."""
-        whole = [self.histories.of(user) for user in self.users[rows].tolist()]
-        past = [history[:place] for history, place in zip(whole, self.places[rows].tolist(), strict=True)]
-        prompts = self.ranker.prompts(past, self.users[rows])
-        nexts = [int(history[place]) for history, place in zip(whole, self.places[rows].tolist(), strict=True)]
-        targets = torch.from_numpy(self.ranker.item_tokens[np.array(nexts) - 1])
-        return Interaction({PROMPT: prompt_batch(prompts, PAD)[0], TARGET: targets})
+        users, places = self.users[rows], self.places[rows]
+        ends = self.histories.starts[users] + places
+        targets = self.ranker.item_tokens[self.histories.items[ends] - 1]
+        prompts = self._prompts(users, ends, np.minimum(places, self.ranker.max_history))
+        return Interaction({PROMPT: torch.from_numpy(prompts), TARGET: torch.from_numpy(targets)})
+
+    def _prompts(self, users: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Prompts of all events at once (a loop over rows took a quarter of a GPU's step): int64 [B, T], left-padded.
+
+        The same as ``TigerRanker.prompts`` makes of each.
+
+        Args:
+            users: int64 [B].
+            ends: where, among all events, the history before each event ends, int64 [B].
+            lengths: of what is read of it, int64 [B].
+        """
+        ranker, longest = self.ranker, int(lengths.max())
+        back = np.arange(-longest, 0)[None]
+        real = back >= -lengths[:, None]
+        items = self.histories.items[np.where(real, ends[:, None] + back, 0)]
+        tokens = np.where(real[..., None], ranker.item_tokens[items - 1], PAD).reshape(len(users), -1)
+        if not ranker.options.user_tokens:
+            return tokens
+        prompts = np.pad(tokens, ((0, 0), (1, 0)), constant_values=PAD)
+        heads = ranker.first_user + users % ranker.options.user_tokens
+        prompts[np.arange(len(users)), (longest - lengths) * ranker.trie.levels] = heads
+        return prompts
 
 
 def places(histories: Histories) -> tuple[np.ndarray, np.ndarray]:

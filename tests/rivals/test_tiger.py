@@ -13,6 +13,7 @@ from recbole_think.config import ThinkConfig
 from recbole_think.corpus.histories import from_pairs
 from recbole_think.errors import InputError
 from recbole_think.experiment import prepare, run
+from recbole_think.prompts.batching import prompt_batch
 from recbole_think.rivals.rows import RowBatches, RowTrainer, places
 from recbole_think.rivals.tiger import BEGIN, PAD, PROMPT, TARGET, TIGER
 from tests.toy import N_ITEMS, settings, write_toy
@@ -145,6 +146,18 @@ def test_an_epoch_predicts_every_training_event_once_from_what_was_before_it(wor
         history = data.histories.of(user).tolist()
         wanted.update((tuple(history[max(0, at - 6) : at]), history[at]) for at in range(1, len(history)))
     assert found == wanted
+
+
+@pytest.mark.parametrize("user_tokens", [0, 7])
+def test_a_batch_holds_the_prompts_a_list_is_made_from(world, user_tokens, monkeypatch):
+    model, data = world
+    monkeypatch.setattr(model.ranker, "options", replace(model.ranker.options, user_tokens=user_tokens))
+    batches = RowBatches(model, 7, [0, 0])
+    for rows in batches.groups:
+        users, before = batches.users[rows], batches.places[rows]
+        past = [data.histories.of(user)[:place] for user, place in zip(users, before, strict=True)]
+        wanted, _ = prompt_batch(model.ranker.prompts(past, users), PAD)
+        assert torch.equal(batches.batch(rows)[PROMPT], wanted)
 
 
 def test_epochs_are_shuffled_alike_for_a_seed_and_otherwise_for_another(world):
