@@ -204,7 +204,7 @@ class ThinkConfig(Config):
 
     def _init_device(self):
         if "gpu_id" not in self.external_config_dict:  # keep the caller's CUDA_VISIBLE_DEVICES
-            self.final_config_dict["gpu_id"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+            self.final_config_dict["gpu_id"] = os.environ.get("CUDA_VISIBLE_DEVICES", processes.gpus())
         super()._init_device()
         if (own := processes.own_device()) is not None:  # RecBole would give the first GPU to every process
             self.final_config_dict["device"] = own

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
 from recbole_think import catalog, folder, processes, reasoning, record, report, resume
 from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
+from recbole_think.corpus.fetch import addresses, fetch
 from recbole_think.corpus.files import require_dataset
 from recbole_think.corpus.histories import Histories, begun, fingerprint, repeated_share, targets, training_histories
 from recbole_think.corpus.parts import keep_latest, of_rows
@@ -157,7 +157,7 @@ def require_inputs(config: ThinkConfig, taught: bool = False) -> None:
         Path(config["data_path"]),
         config["dataset"],
         config["load_col"]["inter"],
-        downloadable(),
+        sorted(addresses()),
         config["benchmark_filename"] or (),
     )
     for name in ("require_inputs", *(() if taught else ("require_sources",))):
@@ -166,23 +166,19 @@ def require_inputs(config: ThinkConfig, taught: bool = False) -> None:
             check(config)
 
 
-def downloadable() -> list[str]:
-    """Names of the data sets RecBole can download."""
-    import recbole
-
-    path = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
-    return sorted(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
 def prepare(config: ThinkConfig) -> Data:
     """Load and split the data set with RecBole, and take the histories all masks are made of."""
+    place, name = Path(config["data_path"]), config["dataset"]
+    with processes.first_alone() as mine:
+        if mine and not place.is_dir() and name in addresses():
+            fetch(place, name)
     try:
         dataset = create_dataset(config)
         if of_rows(config):
             keep_latest(dataset)
         train, valid, test = data_preparation(config, dataset)
     except (OSError, ValueError) as why:  # RecBole's own words for data it cannot use
-        raise InputError(f"data set {config['dataset']!r} cannot be used: {' '.join(str(why).split())}") from why
+        raise InputError(f"data set {name!r} cannot be used: {' '.join(str(why).split())}") from why
     for loader in (valid, test):
         release_own_mask(loader)
     dataset = training_data(train)

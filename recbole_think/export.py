@@ -167,6 +167,7 @@ def card(run) -> str:
         for name, value in metrics["test"].items()
     )
     here, other = ("left out", "allowed") if metrics["mask_history"] else ("allowed", "left out")
+    asked = "every event of the test file" if run.config["benchmark_filename"] else "last event of every user"
     backbone = run.config["backbone"]["name"]
     example = model.vocabulary.spell(1)
     return f"""---
@@ -186,7 +187,7 @@ for this model as well.
 
 ## Measured
 
-Test split, last event of every user, the whole catalogue ranked:
+Test split, {asked}, the whole catalogue ranked:
 
 | | items met before {here} | items met before {other} |
 |---|---|---|
@@ -200,7 +201,15 @@ Test split, last event of every user, the whole catalogue ranked:
 `{example}`), the codes of every item by its id, and how lists are made. Free generation may name no item: hold it to
 the codes there, or use `recbole_think.export.read_export(folder).recommend([...])`, which gives the lists measured
 above.
-"""
+{_data_card(Path(run.config["data_path"]) / CARD)}"""
+
+
+def _data_card(path: Path) -> str:
+    """The card that lies beside the data, where one does, as a section."""
+    if not path.is_file():
+        return ""
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return "\n## The data set\n\n" + "\n".join(f"##{line}" if line.startswith("#") else line for line in lines) + "\n"
 
 
 def main(words: Sequence[str]) -> int:

@@ -54,6 +54,15 @@ def own_device() -> Any:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+def gpus() -> str:
+    """GPUs to be seen where nobody has said which: the first one, or all by a job of several."""
+    if launched() == 1:
+        return "0"
+    import torch
+
+    return ",".join(str(number) for number in range(torch.cuda.device_count()))
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Within the block the processes of a job know one another."""

@@ -1,4 +1,5 @@
 import copy
+import os
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from recbole_think.config import ThinkConfig, merge, properties_dir
 from recbole_think.errors import InputError
-from tests.toy import write_toy
+from tests.toy import settings, write_toy
 
 
 @pytest.fixture(autouse=True)
@@ -229,3 +230,15 @@ def test_numpy_keeps_its_names_and_types():
 
 def test_the_yaml_folder_is_that_of_the_checkout():
     assert (properties_dir() / "overall.yaml").is_file()
+
+
+def test_a_process_of_several_sees_all_gpus_and_takes_its_own(tmp_path, monkeypatch):
+    """Trap: RecBole shows every process the first GPU alone, where ``cuda:1`` is none."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "set, so that it is put back afterwards")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    found = config("Pop", "toy", given=settings("Pop", tmp_path, tmp_path / "run"))
+    assert str(found["device"]) == "cuda:1" and os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"

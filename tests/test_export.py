@@ -11,6 +11,7 @@ from recbole_think import load, run
 from recbole_think.artifacts import fresh_folder
 from recbole_think.errors import InputError
 from recbole_think.export import CARD, FACTS, export, main, read_export
+from recbole_think.export import card as model_card
 from tests.toy import settings
 
 PLAIN = """
@@ -72,8 +73,19 @@ def test_the_folder_says_what_it_holds(made):
     card = (place / "plain" / CARD).read_text()
     for said in (f"| ndcg@10 | {found.metrics['test']['ndcg@10']:.4f} |", found.metrics["command"]):
         assert said in card
+    assert "## The data set" not in card and "last event of every user" in card
     config = json.loads((place / "plain" / "config.json").read_text())
     assert config["vocab_size"] == len(found.model.vocabulary.tokenizer)
+
+
+def test_the_card_holds_that_of_the_data_and_says_what_was_asked(made, tmp_path, monkeypatch):
+    found, _ = made
+    (tmp_path / CARD).write_text("# Toys\n\nGrown by hand.\n\n## Terms\n\nFree.\n")
+    for key, value in {"data_path": str(tmp_path), "benchmark_filename": ["train", "valid", "test"]}.items():
+        monkeypatch.setitem(found.config.final_config_dict, key, value)
+    card = model_card(found)
+    assert "## The data set\n\n### Toys\n\nGrown by hand.\n\n#### Terms\n\nFree.\n" in card
+    assert "every event of the test file" in card
 
 
 def test_the_model_of_the_run_is_left_as_it_was(made):
