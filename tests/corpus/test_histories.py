@@ -137,6 +137,22 @@ def test_a_user_of_three_events_is_left_out_and_one_of_four_split_alike_in_both_
     assert found["fay"] == split_by_hand(lines)["fay"] == (["c", "a"], "b", "d")
 
 
+@pytest.mark.parametrize(("model", "more"), MODELS[:2])
+@pytest.mark.parametrize("interval", [{}, {"user_inter_num_interval": "[0,inf)"}])
+def test_a_user_of_one_event_is_nobodys_test_and_changes_no_others(interval, model, more, tmp_path):
+    lines = write_events(tmp_path, [*EVENTS, ("gil", "a", 1_000)])
+    data = prepared(tmp_path, model, **more, **interval)
+    dataset = data.train.dataset
+    names = dataset.field2id_token["user_id"]
+    asked = {names[user] for user in targets(data.test.dataset)[0]}
+    by_hand = split_by_hand([line for line in lines if not line.startswith("gil")])
+    assert asked == by_hand.keys()
+    items = dataset.field2id_token["item_id"]
+    for user in range(1, data.histories.n_users):
+        if names[user] in asked:
+            assert list(items[data.histories.of(user)]) == by_hand[names[user]][0]
+
+
 @pytest.mark.parametrize(("model", "more"), MODELS)
 def test_training_histories_are_the_split_made_by_hand_and_whole(model, more, tmp_path):
     lines = write_events(tmp_path)
