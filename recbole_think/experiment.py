@@ -21,12 +21,12 @@ from recbole.utils import init_seed
 from recbole_think import catalog, folder, processes, reasoning, record, report, resume
 from recbole_think.artifacts import read_json
 from recbole_think.config import ThinkConfig
-from recbole_think.corpus.fetch import addresses, fetch
 from recbole_think.corpus.files import require_dataset
 from recbole_think.corpus.histories import Histories, begun, fingerprint, repeated_share, targets, training_histories
 from recbole_think.corpus.parts import keep_latest, of_rows
 from recbole_think.errors import InputError
 from recbole_think.evaluation import Scores, ThinkCollector, evaluate, release_own_mask, set_mask
+from recbole_think.fetch import addresses, fetch
 from recbole_think.stages.precision import choose
 
 log = logging.getLogger(__name__)

@@ -79,15 +79,25 @@ def convert(source: Source, raw: Raw, options: FilterOptions, cut: bool = False)
     else:
         assert source.events is not None  # a source has the one or the other
         published = source.events(raw)
+        _require_events(published, raw)
         if options.title_words:
             items = _items(source, raw, published)
         titles = {name: of.get("title", "") for name, of in (items or {}).items()}
-        events, steps = filtered(published, options, titles)
+        events, steps = filtered(published, options, titles, raw.rejects)
         events = condensed(events)
         split = by_time(events) if cut else None
     items = _items(source, raw, events) if items is None else {name: items[name] for name in events.items}
     users = source.users(raw, set(events.users)) if source.users else {}
     return Converted(events, steps, items, users, split)
+
+
+def _require_events(published: Events, raw: Raw) -> None:
+    if len(published):
+        return
+    path = raw.used[-1]
+    if raw.rejects.count:
+        raise InputError(f"{path} holds no event{raw.rejects.summary()}; is it the file it should be?")
+    raise InputError(f"{path}: the file of events is empty (it has a header at most); fetch it again")
 
 
 def _items(source: Source, raw: Raw, events: Events) -> Table:
@@ -98,7 +108,7 @@ def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:
     source = _source(given.source)
     options = FilterOptions(**{field.name: getattr(given, field.name) for field in fields(FilterOptions)})
     _check(given, source, options)
-    name = given.name or (given.category if source.categories else source.name).lower()
+    name = _name(given, source)
     raw = Raw(given.raw, given.category, not given.quiet, Rejects(given.malformed))
     if given.download:
         _download(source, raw)
@@ -114,11 +124,22 @@ def _converted(given: argparse.Namespace, argv: Sequence[str]) -> str:
     return f"{text}\nwritten: {given.out / name}\n"
 
 
+def _name(given: argparse.Namespace, source: Source) -> str:
+    """Of the data set; a folder right below ``--out``."""
+    name = given.name or (given.category if source.categories else source.name).lower()
+    if name in (".", "..") or set("/\\") & set(name):
+        said = f"--name={name!r}" if given.name else f"--category={given.category!r}"
+        raise InputError(f"{said} names no folder right below --out; choose a --name without / and \\")
+    return name
+
+
 def _check(given: argparse.Namespace, source: Source, options: FilterOptions) -> None:
     if given.ties not in TIES:
         raise InputError(f"--ties must be one of {', '.join(TIES)}, got {given.ties!r}")
     if given.split not in SPLITS:
         raise InputError(f"--split must be one of {', '.join(SPLITS)}, got {given.split!r}")
+    if given.malformed < 0:
+        raise InputError(f"--malformed must not be negative, got {given.malformed}")
     if source.categories and not given.category:
         raise InputError(f"{source.title} come in categories: name one, such as --category=Beauty")
     if source.split is not None and (options != FilterOptions() or given.split != "none"):
@@ -152,7 +173,7 @@ def _download(source: Source, raw: Raw) -> None:
             f"{source.name} cannot be fetched by a program; put {source.files} into --raw, from {source.home}"
         )
     for remote in source.remotes(raw.category):
-        if not any((raw.folder / name).is_file() for name in remote.instead):
+        if remote.is_needed(raw.folder):
             fetch(remote, raw.folder, source.home, raw.show)
 
 

@@ -6,7 +6,8 @@
 | 2018 | ``<category>_5.json.gz`` or without ``_5`` | ``meta_<category>.json.gz`` |
 | 2023 | ``<category>.jsonl.gz``, items by ``parent_asin``, times in milliseconds | ``meta_<category>.jsonl.gz`` |
 
-Every file may be unpacked as well. Ratings alone (``.csv``) are read where there are no reviews.
+Every file may be unpacked as well. Reviews of 2014 may be Python literals too, which are read line by line. Ratings
+alone (``.csv``) are read where there are no reviews.
 """
 
 import json
@@ -19,7 +20,7 @@ from recbole_think.corpus.convert.download import Remote
 from recbole_think.corpus.convert.events import Events, Reading
 from recbole_think.corpus.convert.lines import blocks
 from recbole_think.corpus.convert.raw import Raw, Source, Table, category_path, clean
-from recbole_think.corpus.convert.records import NUMBER, TEXT, WHOLE, columns, literal, records
+from recbole_think.corpus.convert.records import NUMBER, TEXT, WHOLE, columns, literal, loose, records
 
 COLUMN_TYPES = {"user": TEXT, "item": TEXT, "rating": NUMBER, "time": WHOLE}
 
@@ -67,8 +68,9 @@ def events(raw: Raw, year: Year) -> Events:
         return _ratings(raw, year)
     reading = Reading()
     kinds = {year.names[name]: kind for name, kind in COLUMN_TYPES.items()}
+    parse = loose if year.parse is literal else json.loads
     for block in blocks(*found, show=raw.show):
-        reading.add(columns(block, kinds, raw.rejects, set(kinds)), year.names, year.time_unit)
+        reading.add(columns(block, kinds, raw.rejects, set(kinds), parse), year.names, year.time_unit)
     return reading.events()
 
 
@@ -105,7 +107,7 @@ def remotes(category: str, year: str) -> list[Remote]:
     """Where the 5-core of a category (2023: all of it) and its products are."""
     found = YEARS[year]
     return [
-        Remote(place.format(category), instead=tuple(name.format(category) for name in names))
+        Remote(place.format(category), instead=(tuple(name.format(category) for name in names),))
         for place, names in zip(PLACES[year], (found.reviews, found.products), strict=True)
     ]
 

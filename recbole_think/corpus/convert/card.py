@@ -85,7 +85,7 @@ def page(
         f"From {source.home} ({source.terms}). Cite: {source.cite}.\n\n"
         f"Made by `{command}`, of:\n\n{files}\n"
         f"## What was left out\n\n{left}\n"
-        f"Lines that could not be used: {raw.rejects.count:,}.\n{rejects}\n"
+        f"Lines or records that could not be used: {raw.rejects.count:,}.\n{rejects}\n"
         f"## What it is\n\n{order}\n\n| | |\n|---|---|\n{table}{loading}"
     )
 

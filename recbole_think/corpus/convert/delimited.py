@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from recbole_think.corpus.convert.lines import Block, lines
-from recbole_think.corpus.convert.records import CASTS
+from recbole_think.corpus.convert.records import CASTS, unfit
 from recbole_think.corpus.convert.rejects import Rejects
 
 
@@ -32,7 +32,7 @@ def columns(block: Block, kinds: Mapping[str, pa.DataType], separator: str, reje
             ),
             convert_options=arrow_csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True),
         )
-        if not any(column.null_count for column in found.columns):
+        if b"\0" not in text and not any(map(unfit, found.columns)):
             return found
     except pa.ArrowException:
         pass
@@ -55,9 +55,12 @@ def quoted(blocks: Iterator[Block], names: list[str], rejects: Rejects) -> Itera
     """Rows of comma-separated values that may be quoted, as dicts; a value holds no end of line."""
     for block in blocks:
         for number, line in lines(block):
+            text = rejects.decoded(block.path, number, line)
+            if text is None:
+                continue
             try:
-                [values] = csv.reader(io.StringIO(line.decode("utf-8")), strict=True)
-            except (csv.Error, UnicodeDecodeError, ValueError) as why:
+                [values] = csv.reader(io.StringIO(text), strict=True)
+            except (csv.Error, ValueError) as why:
                 rejects.add(block.path, number, line, str(why))
                 continue
             if len(values) != len(names):
@@ -67,7 +70,10 @@ def quoted(blocks: Iterator[Block], names: list[str], rejects: Rejects) -> Itera
 
 
 def _row(block: Block, number: int, line: bytes, kinds: Mapping[str, pa.DataType], separator: str, rejects: Rejects):
-    values = line.decode("utf-8", "replace").split(separator)
+    text = rejects.decoded(block.path, number, line)
+    if text is None:
+        return None
+    values = text.split(separator)
     if len(values) != len(kinds):
         rejects.add(block.path, number, line, f"{len(values)} values instead of {len(kinds)}")
         return None

@@ -27,12 +27,16 @@ class Remote(NamedTuple):
 
     url: str
     md5: str = ""  # address of its checksum, where one is published
-    instead: tuple[str, ...] = ()  # files that make it unnecessary: the same unpacked
+    instead: tuple[tuple[str, ...], ...] = ()  # what makes it unnecessary: one file of each, such as it unpacked
 
     @property
     def name(self) -> str:
         """What it is called."""
         return self.url.rpartition("/")[2]
+
+    def is_needed(self, folder: Path) -> bool:
+        """Whether a folder lacks any of what would make it unnecessary."""
+        return not self.instead or any(not any((folder / name).is_file() for name in names) for names in self.instead)
 
 
 def fetch(remote: Remote, folder: Path, home: str, show: bool = True) -> Path:

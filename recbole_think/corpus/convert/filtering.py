@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recbole_think.corpus.convert.events import Events
+from recbole_think.corpus.convert.rejects import Rejects
 from recbole_think.errors import InputError
 from recbole_think.options import check
 
@@ -46,7 +47,9 @@ class Step(NamedTuple):
     items: int
 
 
-def filtered(events: Events, options: FilterOptions, titles: Mapping[str, str]) -> tuple[Events, list[Step]]:
+def filtered(
+    events: Events, options: FilterOptions, titles: Mapping[str, str], rejects: Rejects
+) -> tuple[Events, list[Step]]:
     """Apply every filter that is asked for, then put each user's events in order of time.
 
     Equal times stay in the order of the file, and users in that of their first event.
@@ -55,6 +58,7 @@ def filtered(events: Events, options: FilterOptions, titles: Mapping[str, str]) 
         events: as published.
         options: what is asked for.
         titles: of items, by raw id; read for ``title_words`` alone.
+        rejects: lines that were of no use; named where nothing is left.
 
     Raises:
         InputError: nothing is left.
@@ -82,7 +86,7 @@ def filtered(events: Events, options: FilterOptions, titles: Mapping[str, str]) 
         keep(f"{options.user_core}-core of users, {options.item_core}-core of items", core(events, options))
     if not len(events):
         said = "; ".join(f"{step.name}: {step.events:,}" for step in steps)
-        raise InputError(f"no event is left ({said}); ask for less")
+        raise InputError(f"no event is left ({said}); ask for less{rejects.summary()}")
     return events, steps
 
 

@@ -36,6 +36,10 @@ JOBS_1M = (
     "tradesman or craftsman", "unemployed", "writer",
 )  # fmt: skip
 YEAR = re.compile(r"^(.*\S)\s*\((\d{4})\)\s*$")
+FILES = {
+    "100k": ("u.data", "u.item", "u.user"), "1m": ("ratings.dat", "movies.dat", "users.dat"),
+    **dict.fromkeys(LARGE, ("ratings.csv", "movies.csv")),
+}  # fmt: skip
 RATINGS = {"100k": ("u.data", "\t"), "1m": ("ratings.dat", "::"), **dict.fromkeys(LARGE, ("ratings.csv", ","))}
 
 
@@ -115,7 +119,7 @@ def _named(names: tuple[str, ...], number: str) -> str:
 
 def _source(size: str) -> Source:
     place = f"https://files.grouplens.org/datasets/movielens/ml-{size}.zip"
-    unpacked = (f"ml-{size}/{RATINGS[size][0]}", RATINGS[size][0])
+    unpacked = tuple((f"ml-{size}/{name}", name) for name in FILES[size])
     people = partial(users, size=size) if size in ("100k", "1m") else None
     return Source(
         f"ml-{size}", f"MovieLens {size.upper()}", f"https://grouplens.org/datasets/movielens/{size}/",

@@ -11,23 +11,20 @@ Their codes (``*.index.json``, ``sid``) are read by ``itemic.codes_file``, with 
 atomic files as ``itemic.ids_file`` (docs/codes.md).
 """  # noqa: E501
 
-import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from recbole_think.corpus.convert.events import Events, Reading
 from recbole_think.corpus.convert.lines import blocks, lines
+from recbole_think.corpus.convert.mini_one_rec import mini_one_rec_split
 from recbole_think.corpus.convert.raw import Raw, Source, Table, category_path, clean
-from recbole_think.corpus.convert.records import literal, records
-from recbole_think.corpus.convert.split import LONGEST, PARTS, Rows, Split
+from recbole_think.corpus.convert.records import CASTS, TEXT, literal, records
 from recbole_think.errors import InputError
 
-CSV_COLUMNS = ("user_id", "history_item_id", "item_id")  # of MiniOneRec's rows
 AT_ONCE = 10_000  # users put away together
 Histories = Iterable[tuple[str, list[str]]]
 
@@ -39,7 +36,7 @@ def one_rec_think_events(raw: Raw) -> Events:
 
 def one_rec_think_items(raw: Raw, wanted: Collection[str]) -> Table:
     """Titles and categories of OneRec-Think."""
-    return _texts(_json(raw.only("*.pretrain.json")), wanted)
+    return _texts(raw, "*.pretrain.json", wanted)
 
 
 def p5_events(raw: Raw) -> Events:
@@ -53,7 +50,8 @@ def p5_items(raw: Raw, wanted: Collection[str]) -> Table:
     found = raw.find("meta.json.gz", "meta.json", needed=False)
     table: Table = {}
     for record in records(*found, raw.rejects, literal, raw.show) if found else ():
-        table |= _texts({str(record.get("asin")): record}, wanted)
+        if (name := str(record.get("asin"))) in wanted:
+            table[name] = _described(record)
     return table
 
 
@@ -63,69 +61,17 @@ def lc_rec_events(raw: Raw) -> Events:
     found = _json(path)
     if not all(isinstance(some, list) for some in found.values()):
         raise InputError(f"{path} should map every user to a list of items")
-    return _events((user, [str(item) for item in some]) for user, some in found.items())
+    return _events(_lists(raw, path, found))
 
 
 def lc_rec_items(raw: Raw, wanted: Collection[str]) -> Table:
     """Titles, categories and brands of LC-Rec and MiniOneRec."""
-    return _texts(_json(raw.only("*.item.json")), wanted)
-
-
-def mini_one_rec_split(raw: Raw) -> Split:
-    """Rows of MiniOneRec, in the parts they come in."""
-    users, items = Places(), Places()
-    parts = {part: _csv_rows(raw, raw.only(f"{part}/**.csv"), users, items) for part in PARTS}
-    return Split(list(users), list(items), parts)
+    return _texts(raw, "*.item.json", wanted)
 
 
 def mini_one_rec_items(raw: Raw, wanted: Collection[str]) -> Table:
     """Titles, categories and brands of MiniOneRec."""
-    return _texts(_json(raw.only("index/*.item.json")), wanted)
-
-
-class Places(dict[str, int]):
-    """Ids and their places in order of first appearance."""
-
-    def __missing__(self, name: str) -> int:
-        self[name] = place = len(self)
-        return place
-
-
-def _csv_rows(raw: Raw, path: Path, users: Places, items: Places) -> Rows:
-    """Read ``user_id``, ``history_item_id`` (a list) and ``item_id``; histories are cut to the latest."""
-    user: list[int] = []
-    item: list[int] = []
-    starts, history = [0], list[int]()
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if lacking := [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]:
-                raise InputError(f"{path} has no column {lacking[0]!r} (it has: {', '.join(reader.fieldnames or ())})")
-            for number, row in enumerate(reader, start=2):  # rows, the header being the first
-                met = _met(row)
-                if not met or not row["user_id"] or not row["item_id"]:
-                    raw.rejects.add(
-                        str(path), number, str(row).encode(), "not a user, a list of items before, and an item"
-                    )
-                    continue
-                user.append(users[row["user_id"]])
-                history.extend(items[name] for name in met[-LONGEST:])
-                item.append(items[row["item_id"]])
-                starts.append(len(history))
-    except (OSError, UnicodeDecodeError, csv.Error) as why:
-        raise InputError(f"{path} cannot be read as comma-separated UTF-8: {why}; fetch it again") from why
-    if not user:
-        raise InputError(f"{path} has no row with user_id, history_item_id and item_id")
-    return Rows(np.array(user, np.int32), np.array(item, np.int32), np.array(starts), np.array(history, np.int32))
-
-
-def _met(row: Mapping[str, str | None]) -> list[str]:
-    """Items before, from ``[1, 2]``; none where there is no such list."""
-    try:
-        found = json.loads(row.get("history_item_id") or "[]")
-    except ValueError:
-        return []
-    return [str(name) for name in found] if isinstance(found, list) else []
+    return _texts(raw, "index/*.item.json", wanted)
 
 
 def _events(histories: Histories) -> Events:
@@ -159,11 +105,23 @@ def _lines(raw: Raw, name: str) -> Iterator[tuple[str, list[str]]]:
     assert found is not None  # find raises
     for block in blocks(*found, show=raw.show):
         for number, line in lines(block):
-            user, *some = line.decode("utf-8", "replace").split()
+            text = raw.rejects.decoded(block.path, number, line)
+            if text is None:
+                continue
+            user, *some = text.split() or [""]
             if some:
                 yield user, some
             else:
                 raw.rejects.add(block.path, number, line, "a user without items")
+
+
+def _lists(raw: Raw, path: Path, found: Mapping[str, list]) -> Iterator[tuple[str, list[str]]]:
+    """User and items of every list that has any."""
+    for user, some in found.items():
+        if some:
+            yield user, [str(item) for item in some]
+        else:
+            raw.rejects.add(str(path), f"user {user[:40]!r}", str(some), "a user without items")
 
 
 def _p5_lines(raw: Raw) -> Iterator[tuple[str, list[str]]]:
@@ -173,26 +131,51 @@ def _p5_lines(raw: Raw) -> Iterator[tuple[str, list[str]]]:
 def _maps(raw: Raw) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Number -> raw id, of users and items."""
     found = raw.find("datamaps.json", needed=False)
-    maps = _json(found[0]) if found else {}
-    return maps.get("id2user", {}), maps.get("id2item", {})
+    if found is None:
+        return {}, {}
+    maps = _json(found[0])
+    return _map(found[0], maps, "id2user"), _map(found[0], maps, "id2item")
 
 
-def _texts(found: Mapping[str, Any], wanted: Collection[str]) -> Table:
-    table: Table = {}
-    for name, record in found.items():
-        if name in wanted and isinstance(record, Mapping):
-            table[name] = {
-                "title": clean(record.get("title")), "categories": clean(category_path(record.get("categories"))),
-                "brand": clean(record.get("brand")),
-            }  # fmt: skip
+def _map(path: Path, maps: Mapping[str, Any], kind: str) -> Mapping[str, str]:
+    """One of the two; raw ids that are numbers become their text."""
+    found, made = maps.get(kind, {}), dict[str, str]()
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: {kind} should map numbers to raw ids, got {str(found)[:40]!r}; fetch it again")
+    for number, name in found.items():
+        try:
+            made[number] = CASTS[TEXT](name)
+        except (TypeError, ValueError, OverflowError) as why:
+            raise InputError(
+                f"{path}: {kind} should map {number!r} to a raw id, got {str(name)[:40]!r}; fetch it again"
+            ) from why
+    return made
+
+
+def _texts(raw: Raw, pattern: str, wanted: Collection[str]) -> Table:
+    """Titles, categories and brands of a file that has a record by id."""
+    path, table = raw.only(pattern), Table()
+    for name, record in _json(path).items():
+        if not isinstance(record, dict):
+            raw.rejects.add(str(path), f"item {name[:40]!r}", str(record), "no record of named fields")
+        elif name in wanted:
+            table[name] = _described(record)
     return table
+
+
+def _described(record: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "title": clean(record.get("title")), "categories": clean(category_path(record.get("categories"))),
+        "brand": clean(record.get("brand")),
+    }  # fmt: skip
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, OSError) as why:
-        raise InputError(f"{path} is not JSON: {why}; fetch it again") from why
+        said = f"is not JSON: {why}" if not path.is_file() or path.stat().st_size else "is empty"
+        raise InputError(f"{path} {said}; fetch it again") from why
     if not isinstance(found, dict):
         raise InputError(f"{path} should hold a record by id, and holds a {type(found).__name__}")
     return found

@@ -20,6 +20,7 @@ from recbole_think.corpus.convert.rejects import Rejects
 
 Parse = Callable[[str], Any]
 FARTHEST = 2**63
+LARGEST = 3.4e38  # number, either way; events keep 32 bits of it
 TEXT, NUMBER, WHOLE, MOMENT = pa.string(), pa.float64(), pa.int64(), pa.timestamp("s")
 
 
@@ -31,6 +32,13 @@ def _text(value: Any) -> str:
     return text
 
 
+def _number(value: Any) -> float:
+    found = float(value)
+    if not abs(found) <= LARGEST:  # nor is NaN
+        raise ValueError(f"{value!r} is no number to reckon with")
+    return found
+
+
 def _whole(value: Any) -> int:
     if not -FARTHEST <= int(value) < FARTHEST:
         raise ValueError(f"{value!r} has more than 64 bits")
@@ -38,7 +46,7 @@ def _whole(value: Any) -> int:
 
 
 CASTS: dict[pa.DataType, Callable[[Any], Any]] = {
-    TEXT: _text, NUMBER: float, WHOLE: _whole, MOMENT: datetime.fromisoformat,
+    TEXT: _text, NUMBER: _number, WHOLE: _whole, MOMENT: datetime.fromisoformat,
 }  # fmt: skip
 
 
@@ -52,11 +60,11 @@ def columns(
         wanted: type (``TEXT``, ``NUMBER``, ``WHOLE``, ``MOMENT``) by name of the field.
         rejects: told of what cannot be used.
         needed: fields without which a line is of no use; the others may be missing.
-        parse: what reads a line; ``literal`` where the publisher wrote Python.
+        parse: what reads a line; ``literal`` where the publisher wrote Python, ``loose`` where that or JSON.
     """
     schema = pa.schema(list(wanted.items()))
-    found = _at_once(block, schema) if parse is json.loads else None
-    if found is None or any(_lacks(found[name]) for name in needed):
+    found = _at_once(block, schema) if parse is not literal else None
+    if found is None or any(unfit(found[name]) for name in needed):
         rows = []
         for number, line in lines(block):
             record = _parsed(block, number, line, parse, rejects)
@@ -83,7 +91,10 @@ def records(path: Path, member: str, rejects: Rejects, parse: Parse = json.loads
                 yield found
 
 
-def _lacks(column: pa.ChunkedArray) -> bool:
+def unfit(column: pa.ChunkedArray) -> bool:
+    """Whether a column lacks a value, or holds a number that is none or too large."""
+    if column.type == NUMBER and not compute.all(compute.less_equal(compute.abs(column), LARGEST), min_count=0).as_py():
+        return True  # what is NaN is not less
     return bool(column.null_count or (column.type == TEXT and compute.any(compute.equal(column, "")).as_py()))
 
 
@@ -93,6 +104,17 @@ def literal(line: str) -> Any:
         return ast.literal_eval(line)
     except (SyntaxError, TypeError, MemoryError, RecursionError) as why:
         raise ValueError(str(why)) from why
+
+
+def loose(line: str) -> Any:
+    """A line of JSON or, where it is none, a Python literal; what is neither is said as of JSON."""
+    try:
+        return json.loads(line)
+    except ValueError as why:
+        try:
+            return literal(line)
+        except ValueError:
+            raise why from None
 
 
 def _at_once(block: Block, schema: pa.Schema) -> pa.Table | None:
@@ -129,11 +151,11 @@ def _row(
 
 
 def _parsed(block: Block, number: int, line: bytes, parse: Parse, rejects: Rejects) -> dict[str, Any] | None:
-    try:
-        found = parse(line.decode("utf-8"))
-    except UnicodeDecodeError as why:
-        rejects.add(block.path, number, line, f"not UTF-8 ({why.reason} at byte {why.start})")
+    text = rejects.decoded(block.path, number, line)
+    if text is None:
         return None
+    try:
+        found = parse(text)
     except (ValueError, RecursionError) as why:
         rejects.add(block.path, number, line, str(why))
         return None

@@ -94,7 +94,7 @@ SOURCES = [
         "steam", "Steam reviews", "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
         "Kang, McAuley: Self-Attentive Sequential Recommendation. ICDM 2018", "research use", STEAM,
         lambda _: [
-            Remote(f"https://cseweb.ucsd.edu/~wckang/{names[0]}", instead=names)
+            Remote(f"https://cseweb.ucsd.edu/~wckang/{names[0]}", instead=(names,))
             for names in (STEAM.reviews, STEAM.products)
         ],
     ),

@@ -19,7 +19,8 @@ def raw(tmp_path):
 
 GOOD = review("U1", "B1", 100)
 BAD = [
-    ("{'reviewerID': 'U1'}\n", "Expecting property name"),
+    ('{reviewerID: "U1"}\n', "Expecting property name"),
+    ("{'reviewerID': 'U1'}\n", "it has no 'asin'"),
     ('{"reviewerID": "U2", "asin": "B1", "overall": 5.0, "unixRev\n', "Unterminated string"),
     ('["a list"]\n', "no record of named fields"),
     ('{"asin": "B1", "overall": 5.0, "unixReviewTime": 7}\n', "it has no 'reviewerID'"),
@@ -190,6 +191,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, raw):
         (["ml-1m", "--user_core=-1"], "--user_core must not be negative"),
         (["ml-1m", "--since=yesterday"], "--since='yesterday' is no day such as 2014-01-31"),
         (["ml-1m", "--ties=random"], "--ties must be one of file, position"),
+        (["ml-1m", "--malformed=-1"], "--malformed must not be negative, got -1"),
+        (["ml-1m", "--name=../evil"], "--name='../evil' names no folder right below --out"),
+        (["ml-1m", "--name=a\\b"], "names no folder right below --out"),
+        (["ml-1m", "--name=.."], "--name='..' names no folder right below --out"),
+        (["ml-1m", "--name=."], "--name='.' names no folder right below --out"),
+        (["amazon-2014", "--category=../Evil"], "--category='../Evil' names no folder right below --out"),
     ],
 )
 def test_what_cannot_be_asked_for_ends_with_two(tmp_path, monkeypatch, capsys, argv, said):

@@ -136,12 +136,28 @@ def test_what_lies_there_unpacked_is_not_fetched(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(command, "fetch", lambda remote, *_: asked.append(remote.name))
     (tmp_path / "reviews_Beauty.json").write_text("{}")
-    (tmp_path / "ratings.dat").write_text("")
+    for name in ("ratings.dat", "movies.dat", "users.dat"):
+        (tmp_path / name).write_text("")
     main(
         ["amazon-2014", "--category=Beauty", "--download", f"--raw={tmp_path}", f"--out={tmp_path / 'out'}", "--quiet"]
     )
     main(["ml-1m", "--download", f"--raw={tmp_path}", f"--out={tmp_path / 'out'}", "--quiet"])
     assert asked == ["meta_Beauty.json.gz"]
+
+
+@pytest.mark.parametrize(
+    ("source", "there"),
+    [("ml-1m", ["ratings.dat"]), ("ml-1m", ["ratings.dat", "movies.dat"]), ("ml-20m", ["ratings.csv"])],
+)
+def test_what_lies_there_unpacked_in_part_is_fetched(tmp_path, monkeypatch, source, there):
+    from recbole_think.corpus.convert import __main__ as command
+
+    asked = []
+    monkeypatch.setattr(command, "fetch", lambda remote, *_: asked.append(remote.name))
+    for name in there:
+        (tmp_path / name).write_text("")
+    main([source, "--download", f"--raw={tmp_path}", f"--out={tmp_path / 'out'}", "--quiet"])
+    assert asked == [f"{source}.zip"]
 
 
 def test_what_is_fetched_is_what_is_read():

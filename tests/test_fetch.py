@@ -6,9 +6,9 @@ from urllib.error import URLError
 
 import pytest
 
-from recbole_think.corpus.fetch import addresses
 from recbole_think.errors import InputError
 from recbole_think.experiment import run
+from recbole_think.fetch import addresses
 from tests.toy import settings, write_toy
 
 NAME = "ml-10m"
