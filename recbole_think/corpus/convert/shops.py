@@ -1,8 +1,9 @@
 """Yelp and Steam: businesses and games, a record a line.
 
-Yelp's open data set: ``yelp_academic_dataset_review.json`` (user_id, business_id, stars, date to the second) and
-``yelp_academic_dataset_business.json`` (name, categories, city). Steam (Kang & McAuley 2018): ``steam_reviews.json.gz``
-(username, product_id, date to the day) and ``steam_games.json.gz`` (id, app_name, genres, publisher), Python literals.
+Yelp's open data set: ``yelp_academic_dataset_review.json`` (user_id, business_id, stars, date to the second),
+``yelp_academic_dataset_business.json`` (name, categories, city), ``yelp_academic_dataset_user.json`` (yelping_since).
+Steam (Kang & McAuley 2018): ``steam_reviews.json.gz`` (username, product_id, date to the day) and
+``steam_games.json.gz`` (id, app_name, genres, publisher), Python literals.
 """
 
 import json
@@ -75,25 +76,35 @@ def items(raw: Raw, wanted: Collection[str], shop: Shop) -> Table:
     return table
 
 
+def yelp_users(raw: Raw, wanted: Collection[str]) -> Table:
+    """Year since which a person has been there; counts and means in the file hold what came after, test events too."""
+    found = raw.find("yelp_academic_dataset_user.json", "user.json", needed=False)
+    table: Table = {}
+    for record in records(*found, raw.rejects, json.loads, raw.show) if found else ():
+        if (name := str(record.get("user_id"))) in wanted:
+            table[name] = {"since": clean(str(record.get("yelping_since") or "")[:4])}
+    return table
+
+
 def _joined(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _source(name: str, title: str, home: str, cite: str, terms: str, shop: Shop, remotes=None) -> Source:
+def _source(name: str, title: str, home: str, cite: str, terms: str, shop: Shop, users=None, remotes=None) -> Source:
     files = f"{shop.reviews[0]}, {shop.products[0]}"
     read = partial(events, shop=shop), partial(items, shop=shop)
-    return Source(name, title, home, cite, terms, files, *read, remotes=remotes)
+    return Source(name, title, home, cite, terms, files, *read, users=users, remotes=remotes)
 
 
 SOURCES = [
     _source(
         "yelp", "Yelp open data set", "https://business.yelp.com/data/resources/open-dataset/", "Yelp Open Dataset",
-        "by Yelp's agreement, academic use; do not redistribute", YELP,
+        "by Yelp's agreement, academic use; do not redistribute", YELP, yelp_users,
     ),
     _source(
         "steam", "Steam reviews", "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
         "Kang, McAuley: Self-Attentive Sequential Recommendation. ICDM 2018", "research use", STEAM,
-        lambda _: [
+        remotes=lambda _: [
             Remote(f"https://cseweb.ucsd.edu/~wckang/{names[0]}", instead=(names,))
             for names in (STEAM.reviews, STEAM.products)
         ],

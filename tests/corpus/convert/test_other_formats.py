@@ -24,8 +24,12 @@ def test_yelp_counts_in_seconds_of_the_day(tmp_path, raw):
     write(raw / "yelp_academic_dataset_review.json", "".join(json.dumps(row) + "\n" for row in reviews))
     shop = {"business_id": "b1", "name": 'Bar "X"', "address": "a", "city": "Tucson", "categories": "Bars, Nightlife"}
     write(raw / "yelp_academic_dataset_business.json", json.dumps(shop) + "\n")
+    people = [{"user_id": name, "name": "Ann", "review_count": 9, "yelping_since": "2007-01-25 16:47:26"}
+              for name in ("u1", "u7")]  # fmt: skip
+    write(raw / "yelp_academic_dataset_user.json", "".join(json.dumps(row) + "\n" for row in people))
     code, files = converted(tmp_path, "yelp", *FREE)
     assert code == 0
+    assert files[".user"] == [["user_id:token", "since:token"], ["u1", "2007"]], "nothing that test events are part of"
     assert files[".inter"][1:] == [["u1", "b1", "4", "60"], ["u1", "b2", "3", "86407"]]
     assert files[".item"] == [
         ["item_id:token", "title:token", "categories:token", "city:token"],
