@@ -4,8 +4,6 @@ The parts are RecBole's (``recbole.utils.url``), their order is ours: its own ``
 other processes, which fails where there are none (1.2.1), and leaves half a folder when it is cut off.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -13,6 +11,7 @@ import recbole
 import yaml
 from recbole.utils import url as recbole_url
 
+from recbole_think.artifacts import fresh_folder
 from recbole_think.errors import InputError
 
 
@@ -29,21 +28,16 @@ def fetch(folder: Path, name: str) -> None:
         InputError: it cannot be reached or read, or the question whether to fetch so much was not answered with yes.
     """
     address = addresses()[name]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
-    try:
-        if not recbole_url.decide_download(address):
-            raise InputError(f"data set {name!r} was not fetched from {address}: it was not agreed to")
-        archive = Path(recbole_url.download_url(address, str(draft)))
-        recbole_url.extract_zip(str(archive), str(draft))
-        archive.unlink()
-        recbole_url.rename_atomic_files(str(draft), archive.stem, name)
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except (OSError, RuntimeError, EOFError, TypeError, BadZipFile) as why:  # no length, no answer, no archive
-        raise InputError(
-            f"data set {name!r} cannot be fetched from {address}: {str(why) or type(why).__name__}; put its files into "
-            f"{folder}, or make them from raw ones (python -m recbole_think.corpus.convert --help)"
-        ) from why
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with fresh_folder(folder, False, f"{name}.inter") as draft:
+        try:
+            if not recbole_url.decide_download(address):
+                raise InputError(f"data set {name!r} was not fetched from {address}: it was not agreed to")
+            archive = Path(recbole_url.download_url(address, str(draft)))
+            recbole_url.extract_zip(str(archive), str(draft))
+            archive.unlink()
+            recbole_url.rename_atomic_files(str(draft), archive.stem, name)
+        except (OSError, RuntimeError, EOFError, TypeError, BadZipFile) as why:  # no length, no answer, no archive
+            raise InputError(
+                f"data set {name!r} cannot be fetched from {address}: {str(why) or type(why).__name__}; put its files "
+                f"into {folder}, or make them from raw ones (python -m recbole_think.corpus.convert --help)"
+            ) from why

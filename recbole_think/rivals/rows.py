@@ -67,7 +67,7 @@ class RowBatches:
         return Interaction({PROMPT: torch.from_numpy(prompts), TARGET: torch.from_numpy(targets)})
 
     def _prompts(self, users: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Prompts of all events at once (a loop over rows took a quarter of a GPU's step): int64 [B, T], left-padded.
+        """Prompts of all events at once (row by row 512 took 8 ms, while a GPU waited): int64 [B, T], left-padded.
 
         The same as ``TigerRanker.prompts`` makes of each.
 
