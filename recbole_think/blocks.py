@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from recbole_think.decoding.engine import EngineOptions
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.instruments import InstrumentOptions
@@ -36,6 +37,7 @@ BLOCKS = {
     "enhancement": EnhancementOptions,
     "rewards": RewardOptions,
     "decode": DecodeOptions,
+    "engine": EngineOptions,
     "instruments": InstrumentOptions,
 }
 

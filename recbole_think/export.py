@@ -10,7 +10,7 @@ it without this package. ``read_export`` reads it with it, and gives the very li
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from recbole_think.artifacts import fresh_folder, read_json, write_json, write_text
 from recbole_think.catalog import family
+from recbole_think.decoding.engine import OURS, EngineOptions
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes
@@ -91,26 +92,36 @@ def export(run_folder: str | Path, folder: Path, replace: bool = False) -> None:
         write_text(draft / CARD, card(run))
 
 
-def read_export(folder: str | Path) -> Exported:
+def read_export(folder: str | Path, server: EngineOptions | None = None) -> Exported:
     """Read what ``export`` wrote.
 
+    Args:
+        folder: of an exported run.
+        server: that has loaded this folder and computes everything; no weights are read here then.
+
     Raises:
-        InputError: it is no such folder, or damaged.
+        InputError: it is no such folder, or damaged; the server cannot be reached, or has loaded another.
     """
-    from recbole_think.itemic.plain import known_vocabulary, parted, read_plain
+    from recbole_think.itemic.plain import known_vocabulary, parted, read_plain, read_tokenizer
 
     path = Path(folder).expanduser()
     if not (path / FACTS).is_file():
         raise InputError(f"{path} is no exported run: it has no {FACTS}")
     facts = read_json(path / FACTS)
     codes = Codes(np.array([item["codes"] for item in facts["items"]]), tuple(facts["sizes"]))
-    model, tokenizer = read_plain(path)
+    model, tokenizer = read_plain(path) if server is None else (None, read_tokenizer(path))
     vocabulary = known_vocabulary(tokenizer, codes)
-    parted(model, vocabulary)
+    if model is not None:
+        parted(model, vocabulary)
     words = torch.tensor(facts["thought_tokens"], dtype=torch.int64)
     ranker = Ranker(model, vocabulary, codes, facts["max_history"], words, facts["seed"])
     ids, titles = ([item[name] for item in facts["items"]] for name in ("id", "title"))
     decode, dtype = DecodeOptions(**facts["decode"]), getattr(torch, facts["precision"])
+    if server is not None:
+        from recbole_think.engines import open_engine
+
+        decode = replace(decode, engine="openai")
+        ranker.engine = open_engine("openai", server, ranker, dtype, np.array(facts["first_codes"], np.float32))
     return Exported(ranker, decode, dtype, facts["mask_history"], ids, titles)
 
 
@@ -141,12 +152,13 @@ def _facts(run) -> dict[str, Any]:
     model = run.model
     names, titles = run.names, run.titles
     return {
-        "format": 1,
+        "format": 2,
         "levels": model.codes.levels,
         "sizes": list(model.codes.sizes),
         "prompt": model.vocabulary.tokenizer.decode(model.ranker.frame),
         "max_history": model.ranker.max_history,
-        "decode": asdict(model.decode),
+        "decode": asdict(replace(model.decode, engine=OURS)),
+        "first_codes": model.ranker.first_codes().round(4).tolist(),
         "precision": str(model.dtype()).removeprefix("torch."),
         "mask_history": bool(run.config["mask_history"]),
         "seed": model.ranker.seed,

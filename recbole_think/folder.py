@@ -33,9 +33,12 @@ NOT_IDENTITY = {
     "stages_from",
     "eval_processes",
     "sharding",
+    "engine",
 }
 # what may differ too, but stands in every configuration that was ever kept: it counts as what RecBole says of it
 ALIKE = {"log_wandb": False, "wandb_project": "recbole"}
+# what blocks have learnt to hold since runs were kept: left out while it says what was so before
+UNSAID = {("decode", "engine"): "transformers"}
 # files that cost time to make: finished stages, checkpoints, whole runs
 WORTH_KEEPING = (
     "facts.json", "metrics.json", "evaluation/*", "*/facts.json", "checkpoints/*", "*/checkpoints/*",
@@ -50,7 +53,11 @@ log = logging.getLogger(__name__)
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make an experiment what it is."""
     kept = {key: ALIKE.get(key, settings[key]) for key in sorted(settings) if key not in NOT_IDENTITY}
-    return {key: _plain(value) for key, value in kept.items()}
+    plain = {key: _plain(value) for key, value in kept.items()}
+    for (block, key), before in UNSAID.items():
+        if isinstance(plain.get(block), dict) and plain[block].get(key) == before:
+            del plain[block][key]
+    return plain
 
 
 def _plain(value: Any) -> Any:
@@ -144,9 +151,9 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     """Write the configuration into a fresh folder, or refuse one of another configuration by the key that differs."""
     path = folder / "config.json"
     if path.is_file():
-        found = read_json(path)
+        found = filled(read_json(path), wanted)
         for key in sorted({*found, *wanted}):
-            if _filled(found.get(key), wanted.get(key)) != wanted.get(key):
+            if found.get(key) != wanted.get(key):
                 raise InputError(
                     f"{folder} holds a run with {key}={found.get(key)!r}, this command has {key}={wanted.get(key)!r}; "
                     f"use another --run_folder, or --restart to empty this one first"
@@ -157,8 +164,12 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
         write_text(folder / "config.yaml", yaml.safe_dump(wanted, sort_keys=True, allow_unicode=True))
 
 
-def _filled(found: Any, wanted: Any) -> Any:
-    """A block as a folder has it; what blocks have learnt to hold since then was off where it is off now."""
+def filled(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as a folder has it; what blocks have learnt to hold since then was off where it is off now."""
+    return {key: _block_filled(value, wanted.get(key)) for key, value in kept.items()}
+
+
+def _block_filled(found: Any, wanted: Any) -> Any:
     if not (isinstance(found, dict) and isinstance(wanted, dict)):
         return found
     return {**{key: value for key, value in wanted.items() if not value}, **found}

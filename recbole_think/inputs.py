@@ -26,6 +26,7 @@ def require_inputs(config) -> None:
     _require_stages(config)
     _require_fresh(blocks, config["stages"])
     _require_lists(blocks["decode"], config)
+    _require_engine(blocks)
     require_sharding(config["sharding"], dict(os.environ))
     for name in config["stages"]:
         if getattr(blocks[name], "four_bit", False):
@@ -89,6 +90,12 @@ def _require_fresh(blocks: dict[str, Any], stages: list[str]) -> None:
             "item_enhancement.fresh and enhancement.fresh: both want every user's last training event that no stage "
             "before was taught; set one of them to false"
         )
+
+
+def _require_engine(blocks: dict[str, Any]) -> None:
+    from recbole_think.engines import require_engine
+
+    require_engine(blocks["decode"].engine, blocks["engine"])
 
 
 def _require_lists(decode: Any, config) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from recbole_think.blocks import BLOCKS, settle
 from recbole_think.corpus.users import read_profiles
+from recbole_think.decoding.engine import OURS
 from recbole_think.generative import GenerativeRecommender
 from recbole_think.inputs import atomic_file, require_inputs, require_sources
 from recbole_think.options import read_options
@@ -109,17 +110,28 @@ class OneRecThink(GenerativeRecommender):
     def decode(self):
         """How lists are made now."""
         options = self.options["decode"]
-        wanted = options.think if self.judged is None else self.judged
-        return replace(options, think=wanted and self.thinks)
+        if self.judged is not None:  # weights that are still being taught are nowhere else
+            options = replace(options, think=self.judged, engine=OURS)
+        return replace(options, think=options.think and self.thinks)
 
     def think(
         self, prompts: list[np.ndarray], mask_of: "MaskOf", options=None, targets: np.ndarray | None = None
     ) -> list[list["Thought"]]:
         """Think after each prompt, as ``decode`` says or as ``options`` do; see ``Ranker.think``."""
-        return self.ranker.think(prompts, mask_of, options or self.options["decode"], self.dtype(), targets)
+        options = options or self.options["decode"]
+        self._open(options.engine)
+        return self.ranker.think(prompts, mask_of, options, self.dtype(), targets)
 
     def _ranked(self, prompts: list[np.ndarray], mask_of: Callable, done=None) -> list[list[int]]:
+        self._open(self.decode.engine)
         return self.ranker.rank(prompts, mask_of, self.decode, self.dtype(), done)
+
+    def _open(self, engine: str) -> None:
+        """Load or connect to an engine, the first time it is asked for."""
+        if engine != OURS and self.ranker.engine is None:
+            from recbole_think.engines import open_engine
+
+            self.ranker.engine = open_engine(engine, self.options["engine"], self.ranker, self.dtype())
 
     def dtype(self) -> torch.dtype:
         """What lists are computed in."""

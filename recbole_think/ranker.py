@@ -7,26 +7,27 @@ B users, n items, K length of a list.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_think.decoding.beam import Search, beam_search
+from recbole_think.answering import Asked, Own, Stepwise
+from recbole_think.decoding.beam import Search
+from recbole_think.decoding.engine import OURS, Engine, names_items
 from recbole_think.decoding.exact import score_targets
+from recbole_think.decoding.likelihood import code_logits
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.precision import lowered
 from recbole_think.decoding.ranking import AnswerCount, illegal_answers
 from recbole_think.decoding.reading import reader_of
-from recbole_think.decoding.sampling import noise_of, sample
-from recbole_think.decoding.thinking import Thoughts, led_to, merged
+from recbole_think.decoding.thinking import merged
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.prompts.batching import prompt_batch, token_batches
 from recbole_think.prompts.tasks import recommendation_frame, recommendation_prompt
-from recbole_think.prompts.thinking import given_thought, instructed_frame, thought_prompt
+from recbole_think.prompts.thinking import given_thought, instructed_frame
 
 MaskOf = Callable[[list[int]], Tensor | None]  # places in what is asked -> bool [B, n], True = may not be named
 
@@ -52,6 +53,7 @@ class Ranker(AnswerCount):
     max_history: int  # latest items a prompt shows
     words: Tensor  # int64 [W], tokens a thought may be made of
     seed: int = 0  # of thoughts
+    engine: Engine | None = None  # that answers where ``decode.engine`` names another than this process
 
     def __post_init__(self):
         self.trie = SidTrie(torch.from_numpy(self.codes.table))
@@ -94,19 +96,14 @@ class Ranker(AnswerCount):
             Per prompt up to ``options.candidates`` RecBole item ids, best first.
         """
         ranked: list[list[int]] = [[] for _ in prompts]
-        decoder = lowered(self.language_model, dtype)
-        for rows in self._batches(prompts, options):
+        who = self._who(options.engine, dtype)
+        for rows in who.batches(prompts, options):
             some, mask = [prompts[row] for row in rows], mask_of(rows)
             if options.think:
-                found = self._thoughts(decoder, some, mask, options)
-                lists = merged(found.beams, options.thoughts, options.merge)
-                beams = found.beams
+                beams = who.thoughts(some, mask, options).beams
+                lists = merged(beams, options.thoughts, options.merge)
             else:
-                beams = beam_search(
-                    decoder, *prompt_batch(some, self.vocabulary.tokenizer.pad_token_id), self.trie,
-                    self.vocabulary.code_tokens, min(options.num_beams, self.trie.n), options.normalize,
-                    item_mask=mask,
-                )  # fmt: skip
+                beams = who.beams(some, mask, options.num_beams, options)
                 lists = [[item for item in items if item >= 0] for items in beams.items.tolist()]
             self.count(*illegal_answers(beams.codes, beams.items, self.codes.table))
             for row, items in zip(rows, lists, strict=True):
@@ -122,6 +119,8 @@ class Ranker(AnswerCount):
     ) -> list[list[Thought]]:  # fmt: skip
         """Think ``options.thoughts`` times after each prompt, the very thoughts ``rank`` would have.
 
+        Where targets are to be scored, this process thinks, whatever the engine: it has the logits.
+
         Args:
             prompts: int64 token ids of each.
             mask_of: what may not be named after some of them.
@@ -130,10 +129,10 @@ class Ranker(AnswerCount):
             targets: int64 [B], RecBole ids whose log-probability after each thought is asked for.
         """
         thought: list[list[Thought]] = [[] for _ in prompts]
-        decoder = lowered(self.language_model, dtype)
-        for rows in self._batches(prompts, replace(options, think=True)):
+        who = self._who(options.engine if targets is None else OURS, dtype)
+        for rows in who.batches(prompts, replace(options, think=True)):
             wanted = None if targets is None else targets[rows]
-            found = self._thoughts(decoder, [prompts[row] for row in rows], mask_of(rows), options, wanted)
+            found = who.thoughts([prompts[row] for row in rows], mask_of(rows), options, wanted)
             for place, row in enumerate(rows):
                 for number in range(options.thoughts):
                     length, beam = int(found.lengths[place, number]), place * options.thoughts + number
@@ -159,16 +158,13 @@ class Ranker(AnswerCount):
             dtype: what the model multiplies in.
         """
         ranked: list[list[int]] = [[] for _ in prompts]
-        decoder, each = lowered(self.language_model, dtype), len(thoughts[0])
+        own, each = Own(self, lowered(self.language_model, dtype)), len(thoughts[0])
         lengths = [each * (len(prompt) + max(map(len, told))) for prompt, told in zip(prompts, thoughts, strict=True)]
         for rows in token_batches(lengths, options.tokens_per_batch):
             told = [given_thought(prompts[row], thought, self.vocabulary) for row in rows for thought in thoughts[row]]
             mask = mask_of(rows)
-            beams = beam_search(
-                decoder, *prompt_batch(told, self.vocabulary.tokenizer.pad_token_id), self.trie,
-                self.vocabulary.code_tokens, min(options.thought_beams, self.trie.n), options.normalize,
-                item_mask=None if mask is None else mask.repeat_interleave(each, 0),
-            )  # fmt: skip
+            of_each = None if mask is None else mask.repeat_interleave(each, 0)
+            beams = own.beams(told, of_each, options.thought_beams, options)
             for row, items in zip(rows, merged(beams, each, options.merge), strict=True):
                 ranked[row] = [item + 1 for item in items]
         return ranked
@@ -195,20 +191,24 @@ class Ranker(AnswerCount):
             found[rows] = score_targets(fixed, hidden, at, torch.from_numpy(targets[rows] - 1)).numpy()
         return found
 
-    def _batches(self, prompts: list[np.ndarray], options: DecodeOptions) -> list[list[int]]:
-        """Prompts of like length together; a thought's own tokens count as well."""
-        more = options.thoughts * (options.thought_tokens + 2) if options.think else 0
-        return token_batches([len(prompt) + more for prompt in prompts], options.tokens_per_batch)
+    @torch.no_grad()
+    def first_codes(self) -> np.ndarray:
+        """Log-probabilities of the first codes, among themselves, where nothing is known of a person: float32 [S].
 
-    def _thoughts(
-        self, decoder: Any, prompts: list[np.ndarray], mask: Tensor | None, options: DecodeOptions,
-        targets: np.ndarray | None = None,
-    ) -> Thoughts:  # fmt: skip
-        ids, attention = prompt_batch(
-            [thought_prompt(prompt, self.vocabulary) for prompt in prompts], self.vocabulary.tokenizer.pad_token_id
-        )
-        noise = noise_of([(self.seed, crc32(prompt.tobytes())) for prompt in prompts], options.sampling)
-        samples = sample(decoder, ids, attention, options.sampling, self.vocabulary.marks[1], noise, self.words)
-        fixed = Search(decoder, samples.reader, self.trie, self.vocabulary.code_tokens, options.normalize)
-        wanted = None if targets is None else torch.from_numpy(targets - 1)
-        return led_to(fixed, samples, options.thought_beams, mask, wanted)
+        What a model is recognised by where its weights cannot be seen.
+        """
+        prompt = prompt_batch([self.frame], self.vocabulary.tokenizer.pad_token_id)
+        hidden, _ = reader_of(self.language_model, len(self.frame) + 1).prompts(*prompt)
+        head = self.language_model.get_output_embeddings()
+        return code_logits(head, hidden[0, 0], self.vocabulary.code_tokens[0]).log_softmax(-1).cpu().numpy()
+
+    def _who(self, engine: str, dtype: torch.dtype) -> Own | Asked:
+        """Who answers."""
+        if engine != OURS and self.engine is not None and names_items(self.engine):
+            return Asked(self, self.engine, Stepwise(self, self.engine))
+        own = Own(self, lowered(self.language_model, dtype))
+        if engine == OURS:
+            return own
+        if self.engine is None:
+            raise RuntimeError(f"decode.engine={engine} was not opened")
+        return Asked(self, self.engine, own)

@@ -3,6 +3,7 @@
 Takes RecBole's test loader and a trained OneRecThink, and gives what goes into metrics.json under ``"reasoning"``.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from recbole_think.artifacts import read_json, write_json
 from recbole_think.corpus.histories import Histories, targets
+from recbole_think.decoding.engine import OURS
 from recbole_think.evaluation import SAMPLES
 from recbole_think.instruments import Sample, measure
 
@@ -44,7 +46,8 @@ def measured(trainer: Any, loader: Any, mask: Histories | None, made_from: dict[
     rows, config = _rows(len(loader.dataset), model.options["instruments"].users, model.seed), trainer.config
     sample = _sample(model, loader, rows)
     names = [name.lower() for name in config["metrics"] if name.lower() in ("recall", "ndcg", "mrr")]
-    found = measure(model.ranker, sample, model.options["decode"], model.dtype(), config["topk"], model.seed, names)
+    decode = replace(model.options["decode"], engine=OURS)  # twins by one engine, and that with targets scored
+    found = measure(model.ranker, sample, decode, model.dtype(), config["topk"], model.seed, names)
     stage = next((row for row in trainer.stage_rows if row["stage"] == "activation"), None)
     found["training_leakage_rate"] = stage["figures"]["training_leakage_rate"] if stage else None
     found["thoughts"] = shown(model, loader)

@@ -122,7 +122,7 @@ class Recipe:
 
         model, options = self.model, self.model.options
         leans_on = {name: asdict(options[name]) for name in ("decode", "teacher")}
-        for name in ("think", "num_beams"):  # how lists are made in the end, and without thinking
+        for name in ("think", "num_beams", "engine"):  # how lists are made in the end, and without thinking
             del leans_on["decode"][name]
         return Means(
             self._source, model.item_vectors, self._filter(), self._think, model.ranker.words,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recbole_think.decoding.allowed import Allowed, allowed_items
 from recbole_think.decoding.likelihood import NORMALIZE, child_scores
-from recbole_think.decoding.reading import Reader, reader_of
+from recbole_think.decoding.reading import reader_of
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 
@@ -69,21 +69,25 @@ class Search:
     """What stays the same while a search goes on."""
 
     model: Any
-    reader: Reader
+    reader: Any  # Reader, or what stands for one
     trie: SidTrie
     code_tokens: list[Tensor]
     normalize: str
 
-    def expand(self, level: int, nodes: Tensor, hidden: Tensor, allowed: Allowed | None) -> tuple[Tensor, ...]:
+    def expand(self, level: int, nodes: Tensor, hidden: Any, allowed: Allowed | None) -> tuple[Tensor, ...]:
         """Children of nodes [B, K], their codes, and their log-probability after ``hidden`` [B, K, d]: [B, K, C]."""
         child, legal = self.trie.children(level, nodes)
         if allowed is not None:
             legal = legal & allowed.alive(level + 1, child)
         code = self.trie.codes[level][child].long()
-        return child, code, child_scores(self.model, hidden, self.code_tokens[level], code, legal, self.normalize)
+        return child, code, self.scores(level, hidden, code, legal)
+
+    def scores(self, level: int, hidden: Any, code: Tensor, legal: Tensor) -> Tensor:
+        """Log-probability of children [B, K, C] with these codes, -inf where not legal."""
+        return child_scores(self.model, hidden, self.code_tokens[level], code, legal, self.normalize)
 
 
-def search(fixed: Search, hidden: Tensor, at: Any, num_beams: int, allowed: Allowed | None = None) -> BeamResult:
+def search(fixed: Search, hidden: Any, at: Any, num_beams: int, allowed: Allowed | None = None) -> BeamResult:
     """Walk down the trie from where the reader stands.
 
     Args:

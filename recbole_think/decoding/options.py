@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from recbole_think.decoding.engine import ENGINES, OURS
 from recbole_think.decoding.likelihood import NORMALIZE
 from recbole_think.decoding.sampling import SampleOptions
 from recbole_think.decoding.thinking import MERGE
@@ -22,6 +23,7 @@ class DecodeOptions:
     normalize: str = "level"  # softmax over: vocab, level (as trained), valid (legal children alone)
     tokens_per_batch: int = 16384  # padded prompt tokens decoded together
     precision: str = "float32"  # auto, float32, bfloat16; scores are float32 in any case
+    engine: str = OURS  # who computes: transformers (this process), vllm (thoughts in process), openai (a server, all)
 
     @property
     def candidates(self) -> int:
@@ -51,6 +53,12 @@ class DecodeOptions:
         check(self.num_beams >= 1, f"decode.num_beams must be at least 1, got {self.num_beams}")
         check(self.normalize in NORMALIZE, f"decode.normalize must be one of {NORMALIZE}, got {self.normalize!r}")
         check(self.tokens_per_batch > 0, f"decode.tokens_per_batch must be positive, got {self.tokens_per_batch}")
+        check(self.engine in ENGINES, f"decode.engine must be one of {ENGINES}, got {self.engine!r}")
+        check(
+            self.engine != "openai" or self.normalize != "vocab",
+            "decode.normalize=vocab compares codes with words, of which a server gives no probabilities: set "
+            "decode.normalize=level (as trained) or valid, or another decode.engine",
+        )
         check(
             self.precision in ("auto", "float32", "bfloat16"),
             f"decode.precision must be auto, float32 or bfloat16, got {self.precision!r}",

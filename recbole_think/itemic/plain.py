@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from recbole_think.errors import InputError
 from recbole_think.itemic.backbone import from_source, settle_attention
@@ -86,6 +86,18 @@ def read_plain(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     model, tokenizer = from_source(str(folder), "exported folder", "export the run again")
     settle_attention(model)
     return model.eval(), tokenizer
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a plain model alone.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as why:
+        raise InputError(f"{folder} holds no readable tokenizer: {why}; export the run again") from why
 
 
 def _table(words: Tensor, codes: Tensor, first: int) -> nn.Parameter:

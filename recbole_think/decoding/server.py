@@ -1,0 +1,222 @@
+"""An OpenAI-compatible server as an engine: vLLM's, and any other that takes its extensions of the completions API.
+
+Asks with token ids and reads token ids, so that no text is spelt twice. Of a server it wants ``allowed_token_ids``,
+log-probabilities of what is allowed after that restriction (vLLM: ``--logprobs-mode processed_logprobs``), as many as a
+level has codes (``--max-logprobs``), and token ids in answers. What it does not give is found out by one question
+before any other. A server that goes away is asked again for ``engine.patience_s``.
+R prompts, N continuations of each, S codes of a level.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from recbole_think.decoding.engine import EngineOptions, Prompts, Said, Speech, spoken
+from recbole_think.decoding.sampling import SampleOptions
+from recbole_think.errors import InputError
+
+log = logging.getLogger(__name__)
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0  # between two tries
+SHOWN = 300  # characters of what a server said
+SAME = 0.1  # nats by which two readings of the same weights may differ in the mean over codes (bfloat16: some .02)
+
+
+def require_server(options: EngineOptions) -> None:
+    """Check what can be checked of a server without asking it.
+
+    Raises:
+        InputError: no address, or the openai package is missing.
+    """
+    if not options.url.startswith(("http://", "https://")):
+        raise InputError(
+            f"decode.engine=openai needs engine.url, the address of a server such as http://127.0.0.1:8000/v1, "
+            f"got {options.url!r}"
+        )
+    if find_spec("openai") is None:
+        raise InputError('decode.engine=openai needs the openai package: pip install "recbole-think[teacher]"')
+
+
+@dataclass
+class Server:
+    """A server that continues prompts and says what codes are worth."""
+
+    options: EngineOptions
+    client: Any
+    model: str
+    pool: ThreadPoolExecutor
+
+    def say(self, prompts: Prompts, how: SampleOptions, speech: Speech, seeds: Sequence[int]) -> list[list[Said]]:
+        """See ``engine.Engine``; a request each."""
+        asked = {
+            "max_tokens": how.max_tokens, "temperature": how.temperature, "n": how.samples,
+            "stop_token_ids": [speech.stop], "return_token_ids": True, **speech.limits(),
+        }  # fmt: skip
+        if how.top_k:
+            asked["top_k"] = how.top_k
+
+        def one(prompt: Sequence[int], seed: int) -> list[Said]:
+            choices = self._complete([prompt], {**asked, "seed": seed})
+            return [spoken(_field(choice, "token_ids"), how, speech.stop) for choice in choices]
+
+        return list(self.pool.map(one, prompts, seeds))
+
+    def code_log_probs(self, prompts: Prompts, tokens: Sequence[int]) -> np.ndarray:
+        """See ``engine.CodeEngine``; ``engine.rows`` prompts a request."""
+        place = {f"token_id:{token}": at for at, token in enumerate(tokens)}
+        asked = {
+            "max_tokens": 1, "temperature": 0.0, "logprobs": len(tokens), "allowed_token_ids": list(tokens),
+            "return_tokens_as_token_ids": True,
+        }  # fmt: skip
+
+        def some(first: int) -> np.ndarray:
+            choices = self._complete(prompts[first : first + self.options.rows], asked)
+            return np.stack([_row(choice, place, self.options.url) for choice in choices])
+
+        return np.concatenate(list(self.pool.map(some, range(0, len(prompts), self.options.rows))))
+
+    def models(self) -> list[str]:
+        """Names of the models it has."""
+
+        def ask() -> list[str]:
+            given = self.client.models.with_raw_response.list().http_response.json()
+            return [str(_field(one, "id")) for one in _field(given, "data")]
+
+        return self._patiently(ask)
+
+    def _complete(self, prompts: Prompts, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        """Choices of one request, in the order of prompts."""
+        known = {name: asked[name] for name in ("max_tokens", "temperature", "n", "logprobs", "seed") if name in asked}
+        more = {name: value for name, value in asked.items() if name not in known}
+        ids = [[int(token) for token in prompt] for prompt in prompts]
+
+        def ask() -> list[dict[str, Any]]:
+            given = self.client.completions.with_raw_response.create(
+                model=self.model, prompt=ids, extra_body=more, **known
+            ).http_response.json()
+            choices = sorted(_field(given, "choices"), key=lambda choice: _field(choice, "index"))
+            if len(choices) != len(ids) * asked.get("n", 1):
+                raise InputError(f"the server at {self.options.url} gave {len(choices)} answers to {len(ids)} prompts")
+            return choices
+
+        return self._patiently(ask)
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """Ask until there is an answer, a refusal, or no patience left.
+
+        Raises:
+            InputError: the server refuses, or has not answered for ``patience_s``.
+        """
+        import openai
+
+        options, begin, wait = self.options, time.monotonic(), FIRST_WAIT_S
+        while True:
+            try:
+                return ask()
+            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, ValueError) as why:
+                if time.monotonic() - begin >= options.patience_s:
+                    raise InputError(
+                        f"the server at {options.url} has not answered for {options.patience_s:g} s: {_short(why)}; "
+                        f"what it answered before is kept: start it again, then run the same command"
+                    ) from why
+                log.warning("the server at %s: %s; asking again in %.1f s", options.url, _short(why), wait)
+            except openai.OpenAIError as why:
+                raise InputError(f"the server at {options.url} refuses: {_short(why)} (docs/engines.md)") from why
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_S)
+
+
+def connected(options: EngineOptions) -> Server:
+    """A server that answers and has the model.
+
+    Raises:
+        InputError: it cannot be reached, refuses us, or has not the model.
+    """
+    require_server(options)
+    import openai
+
+    key = os.environ.get(options.key_variable) or "none"
+    client = openai.OpenAI(base_url=options.url, api_key=key, timeout=options.timeout_s, max_retries=0)
+    server = Server(options, client, options.model, ThreadPoolExecutor(options.workers))
+    names = server.models()
+    if options.model and options.model not in names:
+        raise InputError(f"the server at {options.url} has no model {options.model!r}: it has {', '.join(names)}")
+    if not options.model and len(names) != 1:
+        raise InputError(f"the server at {options.url} has {len(names)} models, name one by engine.model: {names}")
+    server.model = options.model or names[0]
+    return server
+
+
+def require_same_model(server: Server, prompt: Sequence[int], tokens: Sequence[int], own: np.ndarray) -> None:
+    """Ask a server what the codes of a level are worth after a prompt, and refuse it if that is not what we know.
+
+    Args:
+        server: to be asked.
+        prompt: token ids.
+        tokens: of the codes of a level.
+        own: float32 [S], their log-probabilities among themselves, by the weights lists are to be made with.
+
+    Raises:
+        InputError: it gives no log-probabilities, does not keep to what is allowed, or holds another model.
+    """
+    theirs = server.code_log_probs([prompt], tokens)[0]
+    total = float(np.log(np.exp(theirs).sum()))
+    if abs(total) > SAME:
+        raise InputError(
+            f"the server at {server.options.url} gives log-probabilities that are not among the tokens allowed (they "
+            f"sum to {np.exp(total):.3g} over a level): start vLLM with --logprobs-mode processed_logprobs"
+        )
+    apart = float(np.exp(own) @ np.abs(own - theirs))
+    if apart > SAME:
+        raise InputError(
+            f"the model {server.model!r} at {server.options.url} is not that of this catalogue: its log-probabilities "
+            f"of the first codes are {apart:.2f} nats off on average (same weights: under {SAME}); serve the export of "
+            f"this very run (python -m recbole_think.export)"
+        )
+
+
+def _row(choice: dict[str, Any], place: dict[str, int], url: str) -> np.ndarray:
+    """Log-probabilities of one position: float32 [S]."""
+    given = (choice.get("logprobs") or {}).get("top_logprobs") or []
+    if not given or not isinstance(given[0], dict):
+        raise InputError(
+            f"the server at {url} gives no log-probabilities, which beams are made of: it must answer logprobs in the "
+            f"completions API, as vLLM does"
+        )
+    row = np.full(len(place), np.nan, dtype=np.float32)
+    for name, value in given[0].items():
+        if name in place:
+            row[place[name]] = value
+    if (missing := int(np.isnan(row).sum())) or len(given[0]) > len(place):
+        other = next((name for name in given[0] if name not in place), "")
+        raise InputError(
+            f"the server at {url} left out {missing} of {len(place)} codes that were allowed"
+            f"{f' and named {other!r} instead' if other else ''}: it must keep to allowed_token_ids, answer token ids "
+            f"(return_tokens_as_token_ids) and as many log-probabilities as a level has codes; start vLLM with "
+            f"--max-logprobs {len(place)} --logprobs-mode processed_logprobs"
+        )
+    return row
+
+
+def _field(given: Any, name: str) -> Any:
+    """A field of an answer.
+
+    Raises:
+        ValueError: it has none: whatever came is no answer.
+    """
+    if not isinstance(given, dict) or given.get(name) is None:
+        raise ValueError(f"no {name} in {_short(given)}")
+    return given[name]
+
+
+def _short(said: Any) -> str:
+    """Something a server said, on one short line."""
+    cause = getattr(said, "__cause__", None)
+    text = " ".join(f"{said}{f' ({cause})' if cause else ''}".split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
