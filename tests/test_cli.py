@@ -116,6 +116,11 @@ SAS = ["--model=SASRec", "--dataset=toy", "--data_path=data"]
         ([*TEACHER, "--teacher.url=http://127.0.0.1:1/v1"], "activation.source=teacher needs teacher.model"),
         ([*TEACHER, "--teacher.url=127.0.0.1:1/v1", "--teacher.model=m"], "must begin with http:// or https://"),
         ([*TEACHER, "--teacher.workers=0"], "teacher.workers must be at least 1, got 0"),
+        ([*THINK, "--decode.engine=vlm"], "decode.engine must be one of"),
+        ([*THINK, "--decode.engine=vllm"], "needs vLLM, which is not installed"),
+        ([*THINK, "--decode.engine=openai"], "needs engine.url, the address of a server"),
+        ([*THINK, "--decode.engine=openai", "--decode.normalize=vocab"], "of which a server gives no probabilities"),
+        ([*THINK, "--engine.patience_s=-1"], "engine.patience_s must not be negative"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

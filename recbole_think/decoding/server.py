@@ -63,7 +63,7 @@ class Server:
 
         def one(prompt: Sequence[int], seed: int) -> list[Said]:
             choices = self._complete([prompt], {**asked, "seed": seed})
-            return [spoken(_field(choice, "token_ids"), how, speech.stop) for choice in choices]
+            return [spoken(_said(choice, self.options.url), how, speech.stop) for choice in choices]
 
         return list(self.pool.map(one, prompts, seeds))
 
@@ -141,6 +141,8 @@ def connected(options: EngineOptions) -> Server:
     require_server(options)
     import openai
 
+    for name in ("httpx", "httpx2"):  # openai's; a line for every request would bury a run's log
+        logging.getLogger(name).setLevel(logging.WARNING)
     key = os.environ.get(options.key_variable) or "none"
     client = openai.OpenAI(base_url=options.url, api_key=key, timeout=options.timeout_s, max_retries=0)
     server = Server(options, client, options.model, ThreadPoolExecutor(options.workers))
@@ -179,6 +181,14 @@ def require_same_model(server: Server, prompt: Sequence[int], tokens: Sequence[i
             f"of the first codes are {apart:.2f} nats off on average (same weights: under {SAME}); serve the export of "
             f"this very run (python -m recbole_think.export)"
         )
+
+
+def _said(choice: dict[str, Any], url: str) -> list[int]:
+    """Token ids of a continuation."""
+    ids = choice.get("token_ids")
+    if not isinstance(ids, list):
+        raise InputError(f"the server at {url} answers no token ids (return_token_ids), which thoughts are read by")
+    return ids
 
 
 def _row(choice: dict[str, Any], place: dict[str, int], url: str) -> np.ndarray:
