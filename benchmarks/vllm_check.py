@@ -30,8 +30,8 @@ from recbole_think.decoding.server import connected
 from recbole_think.engines import open_engine
 
 TRAINED = (
-    "--model=OneRecThink", "--dataset=ml-100k", "--stages=[recommendation,activation]", "--recommendation.epochs=3",
-    "--activation.tokens=150000", "--instruments.users=50", "--show_progress=false",
+    "--model=OneRecThink", "--dataset=ml-100k", "--stages=[recommendation,activation]", "--recommendation.epochs=1",
+    "--activation.tokens=40000", "--instruments.users=20",
 )  # fmt: skip
 OVERLAP = 0.9  # of the first ten, bfloat16 in the server against float32 here
 CHANCE = 1e-3

@@ -57,7 +57,7 @@ def open_engine(
 
     server = connected(options)
     own = ranker.first_codes() if probe is None else probe
-    require_same_model(server, ranker.frame.tolist(), ranker.vocabulary.code_tokens[0].tolist(), own)
+    require_same_model(server, ranker.probe.tolist(), ranker.vocabulary.code_tokens[0].tolist(), own)
     return server
 
 

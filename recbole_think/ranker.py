@@ -191,14 +191,19 @@ class Ranker(AnswerCount):
             found[rows] = score_targets(fixed, hidden, at, torch.from_numpy(targets[rows] - 1)).numpy()
         return found
 
+    @property
+    def probe(self) -> np.ndarray:
+        """Token ids of a prompt that every model answers in its own way: a history of the first items."""
+        return self.prompts([np.arange(1, 1 + min(3, self.trie.n))])[0]
+
     @torch.no_grad()
     def first_codes(self) -> np.ndarray:
-        """Log-probabilities of the first codes, among themselves, where nothing is known of a person: float32 [S].
+        """Log-probabilities of the first codes after ``probe``, among themselves: float32 [S].
 
         What a model is recognised by where its weights cannot be seen.
         """
-        prompt = prompt_batch([self.frame], self.vocabulary.tokenizer.pad_token_id)
-        hidden, _ = reader_of(self.language_model, len(self.frame) + 1).prompts(*prompt)
+        prompt = prompt_batch([self.probe], self.vocabulary.tokenizer.pad_token_id)
+        hidden, _ = reader_of(self.language_model, len(self.probe) + 1).prompts(*prompt)
         head = self.language_model.get_output_embeddings()
         return code_logits(head, hidden[0, 0], self.vocabulary.code_tokens[0]).log_softmax(-1).cpu().numpy()
 
