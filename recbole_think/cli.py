@@ -96,7 +96,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _dry_run(options: dict[str, str], files: list[str], rest: list[str], as_json: bool) -> int:
-    from recbole_think.plan import describe, dry_run
+    from recbole_think.dry_run import describe, dry_run
 
     with contextlib.redirect_stdout(sys.stderr):
         found = dry_run(options["model"], options["dataset"], files, argv=rest)

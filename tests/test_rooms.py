@@ -24,7 +24,7 @@ TOUCH_RECBOLE = {
     "fit_state.py",
     "generative.py",
     "distillation.py", "headroom.py",
-    "plan.py", "scoring.py", "fetch.py",
+    "dry_run.py", "scoring.py", "fetch.py",
 }  # fmt: skip
 TOUCH_TRANSFORMERS = {
     "itemic/backbone.py", "itemic/plain.py", "itemic/vocabulary.py", "prompts/tasks.py", "prompts/alignment.py",

@@ -4,7 +4,7 @@ import pytest
 
 from recbole_think.blocks import STAGES
 from recbole_think.cli import main
-from recbole_think.plan import describe, dry_run
+from recbole_think.dry_run import describe, dry_run
 from tests.toy import N_ITEMS, settings, walks
 
 
