@@ -1,0 +1,115 @@
+"""What a catalogue and its users would take, on paper, with every assumption.
+
+python -m recbole_think.plan --items=1e8 --users=1e9 [--backbone=qwen3-1.7b --gpu=h200 --<assumption>=<value> ...]
+
+Every number is followed by its formula, in the words of the assumptions; docs/scale.md compares the formulas with what
+was measured. rate = device FLOP/s x flops_share, bandwidth = device bytes/s x bandwidth_share.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from recbole_think.artifacts import read_json
+from recbole_think.errors import InputError, exit_code
+from recbole_think.plan import building, running
+from recbole_think.plan.assumptions import Assumptions, assumed
+from recbole_think.plan.backbones import BACKBONES
+from recbole_think.plan.lines import Line, printed
+
+SECTIONS = {
+    "The catalogue": building.catalogue,
+    "Making codes": building.codes,
+    "Memory while learning": building.learning_memory,
+    "Learning": building.learning,
+    "Thinking ahead": running.thinking,
+    "The store": running.store,
+    "Answering": running.serving,
+    "Prompts kept": running.prompts,
+    "The network": running.network,
+    "Done anew": running.cadence,
+}
+
+
+def plan(given: Assumptions) -> dict[str, list[Line]]:
+    """Every section of a plan: its lines by its name."""
+    return {name: section(given) for name, section in SECTIONS.items()}
+
+
+def of_run(folder: Path) -> dict[str, str]:
+    """Assumptions a run folder settles: backbone and its layers, codes, history, thoughts and beams.
+
+    Raises:
+        InputError: no run of OneRecThink, or one whose backbone has no sizes here.
+    """
+    for name in ("config.json", "itemic/facts.json"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} is no run folder of OneRecThink: {name} is missing")
+    config, made = read_json(folder / "config.json"), read_json(folder / "itemic" / "facts.json")
+    named, decode = config["backbone"]["name"].split("/")[-1].lower(), config["decode"]
+    if named not in BACKBONES:
+        raise InputError(f"{folder} has the backbone {named!r}, which has no sizes here; known: {', '.join(BACKBONES)}")
+    levels = made["health"]["levels"]
+    found = {
+        "backbone": named, "layers": config["backbone"]["layers"], "history": config["prompts"]["max_history"],
+        "levels": len(levels), "thoughts": decode["thoughts"], "thought_tokens": decode["thought_tokens"],
+        "beams": decode["num_beams"],
+    }  # fmt: skip
+    return {name: str(value) for name, value in found.items()}
+
+
+def describe(given: Assumptions, sections: dict[str, list[Line]]) -> str:
+    """The plan as text: what it assumes, then its sections."""
+    device, told = given.device, ["Assumed"]
+    for one in fields(given):
+        value: Any = getattr(given, one.name)
+        number = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}"
+        told.append(f"  {one.name + ':':<24} {number:>15}   {one.metadata['says']}")
+    told.append(f"  {given.gpu}: {device.flops_per_s:.3g} FLOP/s, {device.bytes_per_s:.3g} B/s, "
+                f"{device.memory_bytes:.3g} B, {device.number_bytes} bytes a number ({device.source})")  # fmt: skip
+    return "\n".join(told) + "\n" + printed(sections)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command line; return 0, or 2 where what was asked for cannot be planned."""
+    given = vars(_parser().parse_args(words))
+    as_json, run_folder = given.pop("json"), given.pop("from")
+
+    def work() -> int:
+        settled = of_run(Path(run_folder).expanduser()) if run_folder else {}
+        asked = assumed({**settled, **{name: text for name, text in given.items() if text is not None}})
+        sections = plan(asked)
+        if as_json:
+            told = {name: [asdict(line) for line in lines] for name, lines in sections.items()}
+            text = (
+                json.dumps({"assumptions": asdict(asked), "device": asdict(asked.device), "plan": told}, indent=2)
+                + "\n"
+            )
+        else:
+            text = describe(asked, sections)
+        sys.stdout.write(text)
+        return 0
+
+    return exit_code(work, "nothing was written")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_think.plan", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="assumptions and lines as JSON")
+    parser.add_argument("--from", metavar="FOLDER", help="of a run whose sizes are taken where no other are given")
+    for one in fields(Assumptions):
+        says = one.metadata["says"].replace("%", "%%")
+        names = f": {', '.join(one.metadata['names'])}" if "names" in one.metadata else ""
+        parser.add_argument(f"--{one.name}", metavar="VALUE", help=f"{says}{names} (default: {one.default})")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
