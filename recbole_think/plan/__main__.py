@@ -16,6 +16,7 @@ from typing import Any
 
 from recbole_think.artifacts import read_json
 from recbole_think.errors import InputError, exit_code
+from recbole_think.options import near_hint
 from recbole_think.plan import building, running
 from recbole_think.plan.assumptions import Assumptions, assumed
 from recbole_think.plan.backbones import BACKBONES
@@ -76,10 +77,14 @@ def describe(given: Assumptions, sections: dict[str, list[Line]]) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Run the command line; return 0, or 2 where what was asked for cannot be planned."""
-    given = vars(_parser().parse_args(words))
+    known, unknown = _parser().parse_known_args(words)
+    given = vars(known)
     as_json, run_folder = given.pop("json"), given.pop("from")
 
     def work() -> int:
+        for word in unknown:
+            name = word.removeprefix("--").partition("=")[0]
+            raise InputError(f"unknown option {word!r}{near_hint(name, given, '--')}; --help lists them")
         settled = of_run(Path(run_folder).expanduser()) if run_folder else {}
         asked = assumed({**settled, **{name: text for name, text in given.items() if text is not None}})
         sections = plan(asked)

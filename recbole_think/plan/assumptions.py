@@ -129,26 +129,22 @@ def assumed(given: Mapping[str, str]) -> Assumptions:
     """Read assumptions from texts by name; those not given keep their defaults.
 
     Raises:
-        InputError: an unknown name, a text that is no number, a number out of range, or sizes that do not fit.
+        InputError: a text that is no number, a number out of range, a name nobody knows, or sizes that do not fit.
     """
     known = {one.name: one for one in fields(Assumptions)}
-    found: dict[str, Any] = {}
-    for name, text in given.items():
-        if name not in known:
-            raise InputError(f"unknown assumption --{name}{near_hint(name, known, '--')}; --help lists them")
-        found[name] = text if "names" in known[name].metadata else _number(name, text, known[name].type is int)
-    return Assumptions(**found)
+    return Assumptions(**{name: _read(known[name], text) for name, text in given.items()})
 
 
-def _number(name: str, text: str, whole: bool) -> float:
+def _read(one: Field, text: str) -> Any:
+    if "names" in one.metadata:
+        return text
     try:
         value = float(text)
     except ValueError as why:
-        raise InputError(f"--{name} must be a number, got {text!r}") from why
-    if not whole or not isfinite(value):
+        raise InputError(f"--{one.name} must be a number, got {text!r}") from why
+    if one.type is not int or not isfinite(value):
         return value
-    if not value.is_integer():
-        raise InputError(f"--{name} must be a whole number, got {text}")
+    check(value.is_integer(), f"--{one.name} must be a whole number, got {text}")
     return int(value)
 
 

@@ -35,7 +35,7 @@ def trie_nodes(items: int, size: int, levels: int) -> list[float]:
 
 
 def trie_bytes(items: int, size: int, levels: int) -> float:
-    """Bytes of ``decoding/trie.py``: 8 n for the order of items, 2 a node for its code, 4 an inner node for children."""
+    """Bytes of ``decoding/trie.py``: 8 n for the order of items, 2 a node for its code, 4 an inner node besides."""
     nodes = trie_nodes(items, size, levels)
     code = CODE_BYTES if size <= 2**15 else PLACE_BYTES
     children = sum(PLACE_BYTES * (inner + 1) for inner in nodes[:-1])
@@ -99,7 +99,7 @@ def codes(given: Assumptions) -> list[Line]:
         Line("naming all items", name, "FLOP", "2 x items x vector_size x size x levels"),
         Line("streamed once for naming", moved, "B", "items x vector_size x 4"),
         Line("naming all items, time", name_s / HOUR, "GPU h", "max(FLOP / rate, bytes / bandwidth)"),
-        Line("new items a day", new * (encode / rate + name_s) / HOUR, "GPU h", "new_items_share x (encoding + naming)"),
+        Line("of new items, a day", new * (encode / rate + name_s) / HOUR, "GPU h", "new_items_share x both"),
     ]  # fmt: skip
 
 

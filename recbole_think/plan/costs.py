@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from recbole_think.plan.backbones import Backbone
 
+# node and code (int64), whether there is such a child, and five times its score (float32), on its way to a total
+CANDIDATE_BYTES = 8 + 8 + 1 + 5 * 4
+
 
 @dataclass(frozen=True)
 class Step:
@@ -132,3 +135,8 @@ class Inference:
     def workspace_bytes(self, tokens: float) -> float:
         """4 (2 d + 3 f) tokens: the widest moment of reading them at once, inside a feed-forward layer, in float32."""
         return 4 * (2 * self.model.hidden_size + 3 * self.model.intermediate_size) * tokens
+
+
+def candidate_bytes(branches: float, size: int) -> float:
+    """37 bytes for each of ``size`` codes after each branch: what ``decoding/beam.py`` holds while it compares them."""
+    return CANDIDATE_BYTES * branches * size

@@ -10,12 +10,12 @@ from math import ceil
 
 from recbole_think.plan.assumptions import Assumptions
 from recbole_think.plan.building import CODE_BYTES, FLOAT_BYTES, PLACE_BYTES, TRIE_S, trie_bytes
-from recbole_think.plan.costs import Inference, Step
+from recbole_think.plan.costs import Inference, Step, candidate_bytes
 from recbole_think.plan.lines import Line
 
 HOUR, DAY = 3600.0, 86400.0
 ID_BYTES = 8
-CANDIDATE_BYTES = CODE_BYTES + FLOAT_BYTES + PLACE_BYTES  # of a beam that a shard of the catalogue names
+BEAM_BYTES = CODE_BYTES + FLOAT_BYTES + PLACE_BYTES  # of one that a shard of the catalogue proposes
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,20 @@ class Crowd:
         first = count.reading(users, new, self.prompt - new) if kept else count.reading(users, self.prompt)
         return [first, *count.searching(users, 1, given.beams, self.prompt, self.prompt, self.sizes)]
 
+    def thinking_online(self, users: int) -> list[Step]:
+        """Steps of a list after thoughts: the thoughts, then beams down all levels after each."""
+        given, parts = self.given, self.thinking(users)
+        seen, kept = self.prompt + self.said, self.prompt + given.thoughts * self.said
+        last = self.count.searching(users, given.thoughts, given.prefixes, seen, kept, self.sizes)
+        return [*parts["prompts"], *parts["thoughts"], *last]
+
+    def answering_bytes(self, users: int) -> float:
+        """Keys and values of prompts and beams, the widest moment of reading, candidates of a level."""
+        given, count = self.given, self.count
+        tokens = self.prompt + given.beams * (given.levels - 1)
+        found = candidate_bytes(given.beams, given.size)
+        return users * (count.cache_bytes(tokens) + count.workspace_bytes(self.prompt) + found)
+
     def record_bytes(self) -> int:
         """thoughts x (thought_tokens x 4 + prefixes x (prefix_levels x 2 + 4)) + record_overhead_bytes."""
         given = self.given
@@ -146,15 +160,10 @@ def serving(given: Assumptions) -> list[Line]:
     crowd, users = Crowd(given), given.serving_batch
     lines = [Line("requests at peak", crowd.peak(), "/s",
                   "users x active_share x requests_per_day / 86400 x peak_factor")]  # fmt: skip
-    thoughts = crowd.thinking(users)
-    last = crowd.count.searching(
-        users, given.thoughts, given.prefixes, crowd.prompt + crowd.said,
-        crowd.prompt + given.thoughts * crowd.said, crowd.sizes,
-    )  # fmt: skip
     ways = {
         "prompt read anew": crowd.answering(users, False),
         "prompt kept": crowd.answering(users, True),
-        "thinking online instead": [*thoughts["prompts"], *thoughts["thoughts"], *last],
+        "thinking online instead": crowd.thinking_online(users),
     }
     for name, steps in ways.items():
         taken = given.pace.seconds(steps)
@@ -167,13 +176,11 @@ def serving(given: Assumptions) -> list[Line]:
             Line(f"{name}, at peak", needed, "GPUs", "peak requests / users of a GPU / busy_share"),
         ]
     trie = trie_bytes(given.items, given.size, given.levels)
-    kept = crowd.count.cache_bytes(crowd.prompt + given.beams * (given.levels - 1))
-    work = crowd.count.workspace_bytes(crowd.prompt)
     return [
         *lines,
         Line("weights on a GPU", crowd.weights_bytes, "B", "parameters x bytes of a number"),
-        Line("keys, values, workspace of a batch", users * (kept + work), "B",
-             "users x (k b (T + beams (levels - 1)) + 4 T (2 d + 3 f))"),
+        Line("a batch beside them", crowd.answering_bytes(users), "B",
+             "users x (k b (T + beams (levels - 1)) + 4 T (2 d + 3 f) + 37 beams size)"),
         Line("trie beside them", trie, "B", "as above; in main memory or on the GPU"),
     ]  # fmt: skip
 
@@ -201,7 +208,7 @@ def network(given: Assumptions) -> list[Line]:
     asked = given.request_overhead_bytes + given.history * ID_BYTES + given.list_length * (ID_BYTES + FLOAT_BYTES)
     trie = trie_bytes(given.items, given.size, given.levels)
     shards = ceil(trie / (given.device.memory_bytes * given.memory_share - crowd.weights_bytes))
-    merged = 0 if shards == 1 else shards * given.levels * given.beams * CANDIDATE_BYTES
+    merged = 0 if shards == 1 else shards * given.levels * given.beams * BEAM_BYTES
     events = given.users * given.active_share * given.events_per_day * 2 * ID_BYTES
     return [
         Line("a request and its answer", asked, "B", "request_overhead_bytes + history x 8 + list_length x 12"),
