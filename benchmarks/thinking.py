@@ -22,14 +22,13 @@ import torch
 from bench import DTYPES, RESULTS, agreement, in_turn, keep, medians, options
 from enhancing import PARTS, Problem, both_sides, drawn_prompts, learning, roofline, same_beams
 from floor import beam_steps, prompt_step, roofline_seconds, sampling_steps
-from world import FIRST_WORD, random_codes, taught_backbone, word_prompts
+from world import FIRST_WORD, never_closed, random_codes, taught_backbone, word_prompts
 
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.precision import lowered
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.vocabulary import Vocabulary
 from recbole_think.memory import keep_memory
-from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.thinking import all_words
 from recbole_think.ranker import Ranker
 from recbole_think.stages.progress import quiet
@@ -37,7 +36,6 @@ from recbole_think.stages.reinforcement import EnhancementOptions
 
 LEVELS, SIZE = 4, 256
 WORDS = 300  # besides the codes: about what rationales made of categories say
-QUIET = 200.0  # how far below 0 the logit of the closing mark is put
 
 
 def main() -> None:
@@ -85,14 +83,6 @@ def said_words(vocabulary: Vocabulary, which: str) -> np.ndarray:
     words = np.random.default_rng(3).choice(np.arange(FIRST_WORD, vocabulary.first), WORDS, replace=False)
     codes = torch.cat(vocabulary.code_tokens).numpy()
     return np.unique(np.concatenate([words, codes, [vocabulary.marks[1]]]))
-
-
-@torch.no_grad()
-def never_closed(model: Any, vocabulary: Vocabulary, prompts: list[np.ndarray]) -> None:
-    """Make the closing mark so unlikely that every thought is closed at its limit: its row is turned away."""
-    ids, mask = prompt_batch(prompts, vocabulary.tokenizer.pad_token_id)
-    hidden = model.get_decoder()(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].mean(0)
-    model.get_input_embeddings().rows[vocabulary.marks[1] - vocabulary.first] = -QUIET * hidden / hidden.square().sum()
 
 
 def lists_case(

@@ -19,6 +19,7 @@ from recbole_think.itemic.vocabulary import Vocabulary, extend_tokenizer, teach_
 from recbole_think.prompts.batching import prompt_batch
 
 FIRST_WORD = 100  # token ids below are special
+QUIET = 200.0  # how far below 0 the logit of the closing mark is put
 
 
 def random_codes(items: int, levels: int, size: int, seed: int = 0) -> Codes:
@@ -60,6 +61,14 @@ def word_prompts(users: int, tokens: int, below: int, seed: int = 0) -> list[np.
     dice = np.random.default_rng(seed)
     lengths = dice.integers(round(0.8 * tokens), round(1.2 * tokens) + 1, users)
     return [dice.integers(FIRST_WORD, below, length) for length in lengths]
+
+
+@torch.no_grad()
+def never_closed(model: Any, vocabulary: Vocabulary, prompts: list[np.ndarray]) -> None:
+    """Make the closing mark so unlikely that every thought is closed at its limit: its row is turned away."""
+    ids, mask = prompt_batch(prompts, vocabulary.tokenizer.pad_token_id)
+    hidden = model.get_decoder()(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].mean(0)
+    model.get_input_embeddings().rows[vocabulary.marks[1] - vocabulary.first] = -QUIET * hidden / hidden.square().sum()
 
 
 def legal_tokens(item_tokens: Any) -> dict[tuple[int, ...], list[int]]:

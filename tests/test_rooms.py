@@ -18,6 +18,7 @@ ROOMS = {
     "prompts": BASE | {"corpus", "itemic"},
     "stages": BASE | {"corpus", "itemic", "prompts", "decoding"},
     "decoding": BASE | {"corpus", "itemic"},
+    "plan": BASE,
 }
 TOUCH_RECBOLE = {
     "config.py", "experiment.py", "model.py", "trainer.py", "evaluation.py", "catalog.py", "rivals", "loading.py",
@@ -106,6 +107,7 @@ def test_nothing_of_the_package_leans_on_its_tests_or_on_the_command_line():
                 "headroom.py",
                 "export.py",
                 "search/__main__.py",
+                "plan/__main__.py",
             }
             or (name(path) == "config.py")
         ), name(path)
@@ -121,7 +123,14 @@ def test_rooms_that_lean_on_one_another_in_a_circle_would_be_one_room():
 
 
 @pytest.mark.parametrize(
-    "module", ["recbole_think", "recbole_think.catalog", "recbole_think.cli", "recbole_think.errors"]
+    "module",
+    [
+        "recbole_think",
+        "recbole_think.catalog",
+        "recbole_think.cli",
+        "recbole_think.errors",
+        "recbole_think.plan.__main__",
+    ],
 )
 def test_what_is_imported_to_look_around_loads_nothing_heavy(module, tmp_path):
     code = (

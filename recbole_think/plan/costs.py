@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from recbole_think.plan.backbones import Backbone
 
-# node and code (int64), whether there is such a child, and five times its score (float32), on its way to a total
-CANDIDATE_BYTES = 8 + 8 + 1 + 5 * 4
+SCORE_BYTES = 5 * 4  # of a word or code that may follow: logit, log-probability and what comes of them, float32
+CHILD_BYTES = 8 + 8 + 1  # of a code: node of the trie, code, whether there is such a node
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,12 @@ class Inference:
         return Step(users * flops, self.number_bytes * moved)
 
     def head(self, states: float, rows: int) -> Step:
-        """Logits of ``rows`` tokens after each of some hidden states: 2 d rows operations each; bytes: b d rows."""
+        """Logits of ``rows`` tokens after each of some hidden states, and what is made of them.
+
+        Operations: 2 d rows each. Bytes: b d rows, and 40 a logit, 20 of which are written and read again.
+        """
         numbers = self.model.hidden_size * rows
-        return Step(2 * numbers * states, self.number_bytes * numbers)
+        return Step(2 * numbers * states, self.number_bytes * numbers + 2 * SCORE_BYTES * states * rows)
 
     def branching(self, users: int, each: float, seen: float, kept: float) -> Step:
         """Read one token of each of ``each`` branches of a user.
@@ -133,10 +136,19 @@ class Inference:
         return self.number_bytes * self.model.cache_numbers * tokens
 
     def workspace_bytes(self, tokens: float) -> float:
-        """4 (2 d + 3 f) tokens: the widest moment of reading them at once, inside a feed-forward layer, in float32."""
-        return 4 * (2 * self.model.hidden_size + 3 * self.model.intermediate_size) * tokens
+        """4 (7 d + 3 f) tokens: the widest moment of reading them at once, inside a feed-forward layer, in float32.
+
+        What ``decoding/packed.py`` holds then: the residual stream and its norm, each before and after attention,
+        queries, what they found, its projection; and gate, value and product of the layer.
+        """
+        return 4 * (7 * self.model.hidden_size + 3 * self.model.intermediate_size) * tokens
 
 
 def candidate_bytes(branches: float, size: int) -> float:
     """37 bytes for each of ``size`` codes after each branch: what ``decoding/beam.py`` holds while it compares them."""
-    return CANDIDATE_BYTES * branches * size
+    return (CHILD_BYTES + SCORE_BYTES) * branches * size
+
+
+def word_bytes(branches: float, words: int) -> float:
+    """20 bytes for each word after each branch: what ``decoding/sampling.py`` holds while it draws one."""
+    return float(SCORE_BYTES) * branches * words

@@ -1,110 +1,18 @@
 """The second half of a plan: thinking ahead, the store, answering, the network, and how often all of it is done anew.
 
-Takes assumptions, gives lines. Users whose history changed are thought for offline: thoughts are sampled, and the first
-codes of the best beams after each are kept. Online a prompt is read (or was kept), and beams finish the item.
+Takes assumptions, gives lines; ``crowd.py`` says what is done for a user.
 """
 
-from dataclasses import dataclass
-from itertools import chain
 from math import ceil
 
 from recbole_think.plan.assumptions import Assumptions
 from recbole_think.plan.building import CODE_BYTES, FLOAT_BYTES, PLACE_BYTES, TRIE_S, trie_bytes
-from recbole_think.plan.costs import Inference, Step, candidate_bytes
+from recbole_think.plan.crowd import DAY, Crowd
 from recbole_think.plan.lines import Line
 
-HOUR, DAY = 3600.0, 86400.0
+HOUR = 3600.0
 ID_BYTES = 8
 BEAM_BYTES = CODE_BYTES + FLOAT_BYTES + PLACE_BYTES  # of one that a shard of the catalogue proposes
-
-
-@dataclass(frozen=True)
-class Crowd:
-    """What the sections below share: one batch of users, and how many users there are to serve."""
-
-    given: Assumptions
-
-    @property
-    def count(self) -> Inference:
-        """Of the backbone in the device's precision."""
-        return Inference(self.given.model, self.given.device.number_bytes)
-
-    @property
-    def prompt(self) -> int:
-        """frame_tokens + history x levels."""
-        return self.given.frame_tokens + self.given.history * self.given.levels
-
-    @property
-    def said(self) -> int:
-        """Tokens of a thought with its closing mark."""
-        return self.given.thought_tokens + 1
-
-    @property
-    def weights_bytes(self) -> float:
-        """Parameters in the device's precision."""
-        return float(self.given.device.number_bytes * self.given.model.parameters)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Codes of each level."""
-        return [self.given.size] * self.given.levels
-
-    def changed(self) -> float:
-        """Users with a new event since the last refresh: users x (1 - (1 - active_share)^refresh_days)."""
-        return self.given.users * (1 - (1 - self.given.active_share) ** self.given.refresh_days)
-
-    def peak(self) -> float:
-        """Requests a second: users x active_share x requests_per_day / 86400 x peak_factor."""
-        given = self.given
-        return given.users * given.active_share * given.requests_per_day / DAY * given.peak_factor
-
-    def thinking_batch(self) -> int:
-        """Users a GPU thinks for at once: memory besides weights over keys and values of prompt, thoughts and beams."""
-        given = self.given
-        tokens = self.prompt + given.thoughts * (self.said + given.prefixes * (given.prefix_levels - 1))
-        room = given.device.memory_bytes * given.memory_share - self.weights_bytes
-        return min(given.users, max(1, int(room / self.count.cache_bytes(tokens))))
-
-    def thinking(self, users: int) -> dict[str, list[Step]]:
-        """Steps of thinking for some users at once: the thoughts, then the prefixes after each."""
-        given, count = self.given, self.count
-        told = count.sampling(users, self.prompt + 1, given.thoughts, self.said, given.model.vocab_size)
-        seen, kept = self.prompt + self.said, self.prompt + given.thoughts * self.said
-        found = count.searching(users, given.thoughts, given.prefixes, seen, kept, self.sizes[: given.prefix_levels])
-        return {"prompts": told[:1], "thoughts": told[1:], "prefixes": found}
-
-    def thinking_seconds(self) -> float:
-        """GPU seconds of thinking for one user, of as many as are thought for at once."""
-        users = self.thinking_batch()
-        return self.given.pace.seconds(chain(*self.thinking(users).values())) / users
-
-    def answering(self, users: int, kept: bool) -> list[Step]:
-        """Steps of a list without a thought: the prompt, or what is new of it, then beams down all levels."""
-        given, count = self.given, self.count
-        new = given.fresh_items * given.levels
-        first = count.reading(users, new, self.prompt - new) if kept else count.reading(users, self.prompt)
-        return [first, *count.searching(users, 1, given.beams, self.prompt, self.prompt, self.sizes)]
-
-    def thinking_online(self, users: int) -> list[Step]:
-        """Steps of a list after thoughts: the thoughts, then beams down all levels after each."""
-        given, parts = self.given, self.thinking(users)
-        seen, kept = self.prompt + self.said, self.prompt + given.thoughts * self.said
-        last = self.count.searching(users, given.thoughts, given.prefixes, seen, kept, self.sizes)
-        return [*parts["prompts"], *parts["thoughts"], *last]
-
-    def answering_bytes(self, users: int) -> float:
-        """Keys and values of prompts and beams, the widest moment of reading, candidates of a level."""
-        given, count = self.given, self.count
-        tokens = self.prompt + given.beams * (given.levels - 1)
-        found = candidate_bytes(given.beams, given.size)
-        return users * (count.cache_bytes(tokens) + count.workspace_bytes(self.prompt) + found)
-
-    def record_bytes(self) -> int:
-        """thoughts x (thought_tokens x 4 + prefixes x (prefix_levels x 2 + 4)) + record_overhead_bytes."""
-        given = self.given
-        prefix = given.prefix_levels * CODE_BYTES + FLOAT_BYTES
-        told = given.thought_tokens * PLACE_BYTES + given.prefixes * prefix
-        return given.thoughts * told + given.record_overhead_bytes
 
 
 def thinking(given: Assumptions) -> list[Line]:
@@ -113,13 +21,13 @@ def thinking(given: Assumptions) -> list[Line]:
     users, each, pace = crowd.thinking_batch(), crowd.thinking_seconds(), given.pace
     how = {
         "prompts": "2 (W - w + c) T + 2 (w - c) + 4 H h ((L - 1) T + 1) T + a head",
-        "thoughts": "thoughts x sum over tokens of (2 W + 4 L H h seen + 2 d words)",
+        "thoughts": "thoughts x sum over tokens of (2 W + 4 L H h seen + 2 d words); 40 bytes a logit",
         "prefixes": "thoughts x (2 d size + prefixes x (2 W + 4 L H h seen + 2 d size) a further level)",
     }
     lines = [
         Line("users to think for, a refresh", crowd.changed(), "", "users x (1 - (1 - active_share)^refresh_days)"),
         Line("prompt", crowd.prompt, "tokens", "frame_tokens + history x levels"),
-        Line("users at once on a GPU", users, "", "(memory x memory_share - weights) / keys and values of a user"),
+        Line("users at once on a GPU", users, "", "(memory x memory_share - weights) / bytes of a user"),
     ]
     for name, part in crowd.thinking(users).items():
         flops, moved = sum(step.flops for step in part) / users, sum(step.bytes for step in part) / users
@@ -180,7 +88,7 @@ def serving(given: Assumptions) -> list[Line]:
         *lines,
         Line("weights on a GPU", crowd.weights_bytes, "B", "parameters x bytes of a number"),
         Line("a batch beside them", crowd.answering_bytes(users), "B",
-             "users x (k b (T + beams (levels - 1)) + 4 T (2 d + 3 f) + 37 beams size)"),
+             "users x (k b T + max(4 T (7 d + 3 f), k b beams (levels - 1) + 37 beams size))"),
         Line("trie beside them", trie, "B", "as above; in main memory or on the GPU"),
     ]  # fmt: skip
 
