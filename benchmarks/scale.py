@@ -41,15 +41,15 @@ from recbole_think.ranker import Ranker
 
 PICTURE = Path(__file__).parent.parent / "docs" / "scale.svg"
 CURVES = {
-    "users": (18, 35, 70, 140, 280),
-    "items": (10_000, 100_000, 1_000_000, 3_000_000, 10_000_000),
+    "users": (9, 18, 35, 70, 140),
+    "items": (10_000, 100_000, 1_000_000, 3_000_000),
     "history": (10, 20, 50, 100, 200),
     "beams": (10, 20, 50, 100, 200),
     "thoughts": (1, 2, 4, 8, 16),
-    "naming": (3_000, 10_000, 30_000, 100_000, 300_000),
+    "naming": (3_000, 10_000, 30_000, 100_000),
 }
 ITEMS = 10_000  # of the curves over something else
-USERS = {"users": 0, "items": 35, "history": 16, "beams": 16, "thoughts": 8}  # of a point
+USERS = {"users": 0, "items": 16, "history": 8, "beams": 8, "thoughts": 4}  # of a point
 BLOCK = 50_000  # items named at once
 Point = dict[str, Any]
 
@@ -60,11 +60,11 @@ def main() -> None:
     path = RESULTS / "scale.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if given.show:
-        print(tables(known["curves"]))
+        print(tables(known["curves"]) if known else "nothing was measured yet")
         return
+    torch.set_num_threads(1)
     setting = {name: getattr(given, name) for name in ("layers", "repeats")}
-    same = known.get("setting") == setting and not given.again
-    curves: dict[str, list[Point]] = known["curves"] if same else {}
+    curves: dict[str, list[Point]] = known["curves"] if known.get("setting") == setting else {}
     context = multiprocessing.get_context("spawn")
     for name in given.only:
         if name in curves and not given.again:

@@ -148,6 +148,7 @@ def test_twice_the_users_are_twice_the_store_the_thinking_and_the_requests():
     ):
         assert value(two, section, name) == pytest.approx(2 * value(one, section, name)), name
     assert value(two, "The catalogue", "trie") == value(one, "The catalogue", "trie")
+    assert value(one, "The store", "store, all copies") == 3 * value(one, "The store", "store, one copy")
 
 
 def test_twice_the_items_are_twice_the_table_and_nothing_more_for_a_user():

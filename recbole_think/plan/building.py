@@ -13,6 +13,7 @@ from recbole_think.plan.lines import Line
 
 HOUR = 3600.0
 CODE_BYTES, PLACE_BYTES, FLOAT_BYTES = 2, 4, 4  # int16, int32, float32
+ID_BYTES = 8
 TEXT_BYTES = 4  # of a token, about
 PAIR_BYTES = 12  # a count and where it stands in a sparse matrix
 TRIE_S = 1e-7  # of building the trie, an item; docs/performance.md has .07 s a million
@@ -76,6 +77,7 @@ def catalogue(given: Assumptions) -> list[Line]:
             "levels x size x hidden size x 4",
         ),
         Line("texts", float(TEXT_BYTES * n * given.text_tokens), "B", "items x text_tokens x 4"),
+        Line("histories", float(ID_BYTES) * given.users * given.history, "B", "users x history x 8"),
         Line("item vectors", float(FLOAT_BYTES * n * given.vector_size), "B", "items x vector_size x 4"),
     ]
 
@@ -106,6 +108,8 @@ def codes(given: Assumptions) -> list[Line]:
 def learning_memory(given: Assumptions) -> list[Line]:
     """What a GPU holds while the model learns."""
     model, gpus = given.model, given.training_gpus
+    sent = 2.0 * FLOAT_BYTES * model.parameters * (gpus - 1) / gpus
+    learnt = learning_flops(model, given.batch_tokens, given.row_tokens, model.vocab_size) / given.pace.flops_per_s
     state = float(LEARNING_BYTES * model.parameters)
     kept = reserved_bytes(model, given.batch_tokens, given.row_tokens)
     copy = float(WORKING_BYTES * model.parameters)
@@ -117,8 +121,9 @@ def learning_memory(given: Assumptions) -> list[Line]:
         Line("activations, layers computed again", kept, "B",
              "batch_tokens x (2 d layers + 34 d + 5 H row_tokens) (Korthikanti et al. 2022)"),
         Line("in all, not in shards", state + copy + kept, "B", "sum"),
-        Line("gradients a GPU sends a step", 2.0 * FLOAT_BYTES * model.parameters * (gpus - 1) / gpus, "B",
-             "2 x 4 x parameters x (gpus - 1) / gpus (ring all-reduce)"),
+        Line("gradients a GPU sends a step", sent, "B", "2 x 4 x parameters x (gpus - 1) / gpus (ring all-reduce)"),
+        Line("sending them", sent / given.network_bytes_per_s, "s", "bytes / network_bytes_per_s, between machines"),
+        Line("learning from batch_tokens", learnt, "s", "batch_tokens x (6 (W + d words) + 6 L H h row_tokens) / rate"),
     ]  # fmt: skip
 
 

@@ -6,12 +6,11 @@ Takes assumptions, gives lines; ``crowd.py`` says what is done for a user.
 from math import ceil
 
 from recbole_think.plan.assumptions import Assumptions
-from recbole_think.plan.building import CODE_BYTES, FLOAT_BYTES, PLACE_BYTES, TRIE_S, trie_bytes
+from recbole_think.plan.building import CODE_BYTES, FLOAT_BYTES, ID_BYTES, PLACE_BYTES, TRIE_S, trie_bytes
 from recbole_think.plan.crowd import DAY, Crowd
 from recbole_think.plan.lines import Line
 
 HOUR = 3600.0
-ID_BYTES = 8
 BEAM_BYTES = CODE_BYTES + FLOAT_BYTES + PLACE_BYTES  # of one that a shard of the catalogue proposes
 
 
