@@ -33,6 +33,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/decoding_parts.py
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/thinking.py
+	$(BIN)/python benchmarks/scale.py
 
 # a second environment (3.5 GB), a real vLLM server on loopback and vLLM in process (docs/engines.md)
 vllm-check: $(VLLM)/.ready
