@@ -88,17 +88,19 @@ class Crowd:
         return [*parts["prompts"], *parts["thoughts"], *last]
 
     def answering_bytes(self, users: int) -> float:
-        """The larger of reading, prompts and workspace, and of the last level, prompts, beams and candidates."""
-        given, prompts = self.given, self.count.cache_bytes(self.prompt)
-        beams = self.count.cache_bytes(given.beams * (given.levels - 1)) + candidate_bytes(given.beams, given.size)
-        return users * (prompts + max(self.count.workspace_bytes(self.prompt), beams))
+        """Keys and values of prompts, and the larger of reading them and of following beams to the last level."""
+        given, count = self.given, self.count
+        beams = count.cache_bytes(given.beams * (given.levels - 1)) + count.workspace_bytes(given.beams)
+        beams += candidate_bytes(given.beams, given.size)
+        return users * (count.cache_bytes(self.prompt) + max(count.workspace_bytes(self.prompt), beams))
 
     def thought_bytes(self, levels: int) -> float:
-        """Keys and values of a user's prompt, thoughts and beams, and the words or codes that are compared."""
+        """Keys and values of a user's prompt, thoughts and beams, and the larger of drawing words and following beams."""
         given, beams = self.given, self.given.thoughts * self.given.prefixes
         tokens = self.prompt + given.thoughts * self.said + beams * (levels - 1)
-        words = word_bytes(given.thoughts, given.model.vocab_size)
-        return self.count.cache_bytes(tokens) + max(words, candidate_bytes(beams, given.size))
+        words = self.count.workspace_bytes(given.thoughts) + word_bytes(given.thoughts, given.model.vocab_size)
+        codes = self.count.workspace_bytes(beams) + candidate_bytes(beams, given.size)
+        return self.count.cache_bytes(tokens) + max(words, codes)
 
     def thinking_bytes(self, users: int) -> float:
         """The larger of reading and of what follows, where prompts are read together."""

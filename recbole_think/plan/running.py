@@ -87,7 +87,7 @@ def serving(given: Assumptions) -> list[Line]:
         *lines,
         Line("weights on a GPU", crowd.weights_bytes, "B", "parameters x bytes of a number"),
         Line("a batch beside them", crowd.answering_bytes(users), "B",
-             "users x (k b T + max(4 T (7 d + 3 f), k b beams (levels - 1) + 37 beams size))"),
+             "users x (k b T + max(4 T (7 d + 3 f), beams (k b (levels - 1) + 4 (7 d + 3 f) + 37 size)))"),
         Line("trie beside them", trie, "B", "as above; in main memory or on the GPU"),
     ]  # fmt: skip
 
