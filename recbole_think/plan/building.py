@@ -16,7 +16,7 @@ CODE_BYTES, PLACE_BYTES, FLOAT_BYTES = 2, 4, 4  # int16, int32, float32
 ID_BYTES = 8
 TEXT_BYTES = 4  # of a token, about
 PAIR_BYTES = 12  # a count and where it stands in a sparse matrix
-TRIE_S = 1e-7  # of building the trie, an item; docs/performance.md has .07 s a million
+TRIE_S = 3e-7  # of building the trie, an item: three million on one core with AVX2 (docs/scale.md)
 TOGETHER = 64  # prompts of a step of reinforcement learning (our default)
 LEARNING_BYTES = 16  # float32 weight, gradient and two moments of AdamW
 WORKING_BYTES = 2  # bfloat16 copy that is multiplied
@@ -69,7 +69,7 @@ def catalogue(given: Assumptions) -> list[Line]:
             "8 items + 2 nodes + 4 inner nodes; nodes of a level: m (1 - (1 - 1/m)^items), m = size^depth",
         ),
         Line("trie, of an item", trie / n, "B", "trie / items"),
-        Line("rebuilding the trie, one core", TRIE_S * n, "s", "items x 1e-7 s (docs/performance.md: .07 s a million)"),
+        Line("rebuilding the trie, one core", TRIE_S * n, "s", "items x 3e-7 s (docs/scale.md)"),
         Line(
             "rows of itemic tokens",
             float(FLOAT_BYTES * rows * given.model.hidden_size),

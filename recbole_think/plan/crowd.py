@@ -95,7 +95,7 @@ class Crowd:
         return users * (count.cache_bytes(self.prompt) + max(count.workspace_bytes(self.prompt), beams))
 
     def thought_bytes(self, levels: int) -> float:
-        """Keys and values of a user's prompt, thoughts and beams, and the larger of drawing words and following beams."""
+        """Keys and values of prompt, thoughts and beams, and the larger of drawing words and of following beams."""
         given, beams = self.given, self.given.thoughts * self.given.prefixes
         tokens = self.prompt + given.thoughts * self.said + beams * (levels - 1)
         words = self.count.workspace_bytes(given.thoughts) + word_bytes(given.thoughts, given.model.vocab_size)

@@ -140,5 +140,5 @@ def cadence(given: Assumptions) -> list[Line]:
              "GPU h / 24 / (model_days / 2) / busy_share"),
         Line("new items before the next trie", given.new_items_share * given.items, "",
              "new_items_share x items; reachable once named and in a trie"),
-        Line("a trie takes", TRIE_S * given.items, "s", "items x 1e-7 s"),
+        Line("a trie takes", TRIE_S * given.items, "s", "items x 3e-7 s"),
     ]  # fmt: skip
