@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -270,7 +271,8 @@ def same_beams(problem: Problem) -> dict[str, Any]:
         problem.vocabulary, problem.codes, thinking.trie, dialect, problem.words, asked,
         SampleOptions(options.rationales, problem.longest + 1, options.temperature), options.beams, NORMALIZE, 0, dtype,
     )  # fmt: skip
-    found = rollout.follow(peer.policy, range(min(COMPARED, len(asked))), 0)
+    begun = SimpleNamespace(state=SimpleNamespace(global_step=0))
+    found = rollout.follow(peer.policy, range(min(COMPARED, len(asked))), begun)
     some = range(0, len(found["led"]), options.rationales)  # the first of each prompt
     ours = [(found["led"][place].items - 1).tolist() for place in some]
     peer.policy = lowered(peer.policy, dtype)

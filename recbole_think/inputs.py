@@ -61,6 +61,10 @@ def require_sources(config) -> None:
         from recbole_think.stages.teaching import require_teacher
 
         require_teacher(blocks["teacher"])
+    if "enhancement" in stages and blocks["enhancement"].vllm:
+        from recbole_think.stages.vllm_fit import require_vllm
+
+        require_vllm(blocks["enhancement"], config["sharding"])
 
 
 def atomic_file(config, kind: str) -> Path:

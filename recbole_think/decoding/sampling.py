@@ -109,6 +109,33 @@ def sample(
     return Samples(torch.stack(tokens, 2), lengths, torch.stack(log_probs, 2), closed, ends, reader, reader.opened(at))
 
 
+@torch.no_grad()
+def reread(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, tokens: Tensor, lengths: Tensor, closed: Tensor,
+    log_probs: Tensor,
+) -> Samples:  # fmt: skip
+    """Read continuations that another engine drew: what ``sample`` gives had it drawn the very same.
+
+    Args:
+        model: causal LM.
+        input_ids: int64 [B, T], left-padded.
+        attention_mask: int64 [B, T].
+        tokens: int64 [B, N, S], the stop token last, then padding with it.
+        lengths: int64 [B, N], the stop token included.
+        closed: bool [B, N], it stopped by itself.
+        log_probs: float32 [B, N, S], by the engine.
+    """
+    reader = reader_of(model, input_ids.shape[1] + tokens.shape[2] + AFTER)
+    hidden, at = reader.prompts(input_ids, attention_mask)
+    last = hidden.expand(-1, tokens.shape[1], -1)  # [B, N, d]
+    for place in range(tokens.shape[2]):
+        live = place < lengths
+        parent = torch.zeros_like(lengths) if place == 0 else None  # all go off from the prompt, then each by itself
+        hidden, at = reader.step(at, tokens[:, :, place], parent, live)
+        last = torch.where(live.unsqueeze(2).to(hidden.device), hidden, last)
+    return Samples(tokens, lengths, log_probs, closed, last.flatten(0, 1).unsqueeze(1), reader, reader.opened(at))
+
+
 def noise_of(seeds: Sequence[Sequence[int]], options: SampleOptions) -> Tensor:
     """Numbers in [0, 1) for every token of every continuation, from one seed per prompt: float32 [B, N, S]."""
     shape = options.samples, options.max_tokens

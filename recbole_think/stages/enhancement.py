@@ -9,6 +9,7 @@ the rationale alone is part, as in the paper; rows of words and codes stay as th
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ from recbole_think.stages.precision import choose
 from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.rewards import REWARDS, RewardOptions
 from recbole_think.stages.rollout import Asked, Rollout
+from recbole_think.stages.scored import scored_words
 from recbole_think.stages.stage import Context, Outcome
+from recbole_think.stages.vllm_rollout import VllmRollout
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,11 @@ class Enhancement:
         dialect = dialect_of(
             *(ids for ids, _, _ in prompts), self.thinking.words, torch.cat(context.vocabulary.code_tokens).numpy()
         )
+        rollout, temperature = self._rollout(context, dialect, prompts), self.options.temperature
+        words = partial(scored_words, words=rollout.only, temperature=temperature) if self.options.vllm else None
         task = Task(
-            self.name, self.options, dialect, self._rollout(context, dialect, prompts), REWARDS, self.rewards.weighed,
-            REWARDS["hit"], thinks=True, temperature=self.options.temperature,
+            self.name, self.options, dialect, rollout, REWARDS, self.rewards.weighed, REWARDS["hit"], thinks=True,
+            temperature=temperature, scored=words,
         )  # fmt: skip
         return reinforced(task, context)
 
@@ -131,7 +136,8 @@ class Enhancement:
         ]
         sampling = SampleOptions(options.rationales, thinking.longest + 1, options.temperature)
         dtype = choose(options.precision, context.folder, config.hidden_size, config.intermediate_size)
-        return Rollout(
+        given = (
             context.vocabulary, thinking.codes, thinking.trie, dialect, thinking.words, asked, sampling, options.beams,
             thinking.normalize, context.seed, dtype,
         )  # fmt: skip
+        return partial(VllmRollout, server=options.vllm_server)(*given) if options.vllm else Rollout(*given)

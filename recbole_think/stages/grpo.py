@@ -40,6 +40,8 @@ WINDOW = 5  # steps a mean is taken over before training is stopped
 CURVES = {  # of TRL's log -> of ours
     "reward": "reward", "reward_std": "reward_spread", "frac_reward_zero_std": "groups_without_signal",
     "hit_rate": "hit_rate", "completions/mean_length": "rationale_tokens", "kl": "kl", "entropy": "entropy",
+    "sampling/importance_sampling_ratio/mean": "engine_ratio",
+    "sampling/sampling_logp_difference/mean": "engine_difference",
     "rollout_seconds": "rollout_seconds", "reward_seconds": "reward_seconds", "step_time": "step_seconds",
 }  # fmt: skip
 
@@ -66,7 +68,9 @@ def reinforced(task: Task, context: Context) -> Outcome:
     options, folder = task.options, context.folder / task.name
     set_seed(context.seed)
     policy, tokenizer = policy_of(context, task.dialect)
-    policy.config._name_or_path = str(reference_of(policy, folder))
+    reference = reference_of(policy, tokenizer, folder)
+    policy.name_or_path = policy.config._name_or_path = str(reference)  # what TRL and its engine read by
+    engine = task.drawing.engine(reference)
     head = copy.deepcopy(policy.get_output_embeddings())  # stays on the device, whole
     learner = Learner(policy, context.sharding)
     learner.cut(learner.model.get_decoder())  # whose head is frozen, and read beside its forward
@@ -81,8 +85,9 @@ def reinforced(task: Task, context: Context) -> Outcome:
         with quiet():
             trainer = RewardTrainer(
                 model=learner.model, reward_funcs=rewarded(task), rollout_func=task.drawing,
-                args=arguments(task, context, folder, weights, learner), processing_class=tokenizer,
-                train_dataset=Dataset.from_dict({"prompt": numbers}), callbacks=[best, stop], learner=learner,
+                args=arguments(task, context, folder, weights, {**learner.arguments(), **engine}),
+                train_dataset=Dataset.from_dict({"prompt": numbers}), processing_class=tokenizer,
+                callbacks=[best, stop], learner=learner,
             )  # fmt: skip
         trainer.scored, trainer.head, trainer.dtype = task.scored, head, precise(options, context)
         use_bar(trainer, task.name, context.show_progress)
@@ -198,8 +203,10 @@ def rewarded(task: Task) -> list[Any]:
     return [of(name, number == 0) for number, name in enumerate(task.weights)]
 
 
-def arguments(task: Task, context: Context, folder: Path, weights: Sequence[float], learner: Learner) -> GRPOConfig:
-    """Translate our options into TRL's."""
+def arguments(
+    task: Task, context: Context, folder: Path, weights: Sequence[float], more: Mapping[str, Any]
+) -> GRPOConfig:
+    """Translate our options into TRL's, and add ``more`` of its own."""
     options, of = task.options, processes.count()
     many = options.prompts * options.group
     options.require_shares(of)
@@ -234,5 +241,5 @@ def arguments(task: Task, context: Context, folder: Path, weights: Sequence[floa
         report_to="none",
         seed=context.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
-        **learner.arguments(),
+        **more,
     )

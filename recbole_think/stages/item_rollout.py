@@ -48,13 +48,13 @@ class ItemRollout(Drawing):
         """Items of a list."""
         return self.beams
 
-    def follow(self, model: Any, numbers: Sequence[int], step: int) -> dict[str, Any]:
+    def follow(self, model: Any, numbers: Sequence[int], trainer: Any) -> dict[str, Any]:
         """The lists of some prompts, best item first; there is no chance in a step.
 
         Args:
             model: the policy, a plain model of the dialect.
             numbers: places in ``asked``.
-            step: of the optimizer.
+            trainer: TRL's.
 
         Returns:
             Lists of B * G: prompt_ids, completion_ids, led (a ``Listed`` each); logprobs is None: TRL needs them of

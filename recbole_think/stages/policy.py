@@ -68,20 +68,24 @@ def policy_of(context: Context, dialect: Dialect) -> tuple[Any, Any]:
     return policy, tokenizer
 
 
-def reference_of(policy: Any, folder: Path) -> Path:
-    """Write the policy as the stage began, where TRL reads its reference from; gone when the stage has finished."""
+def reference_of(policy: Any, tokenizer: Any, folder: Path) -> Path:
+    """Write the policy as the stage began, where TRL reads its reference from, and an engine that draws what it serves.
+
+    It is gone when the stage has finished.
+    """
     path = folder / CHECKPOINTS / REFERENCE
     if not (path / "config.json").is_file():
         with first_alone() as mine:
             if mine:
-                _keep_reference(policy, path)
+                _keep_reference(policy, tokenizer, path)
     return path
 
 
-def _keep_reference(policy: Any, path: Path) -> None:
+def _keep_reference(policy: Any, tokenizer: Any, path: Path) -> None:
     state = policy.state_dict()
     plain = {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}
     draft = path.with_name(f"{REFERENCE}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     policy.save_pretrained(draft, state_dict=plain)
+    tokenizer.save_pretrained(draft)
     draft.rename(path)

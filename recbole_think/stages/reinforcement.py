@@ -7,6 +7,7 @@ from recbole_think.options import check
 from recbole_think.stages.options import StageOptions
 
 SCALES = ("group", "batch", "none")
+ENGINES = ("", "server", "colocated")
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,21 @@ class EnhancementOptions(ReinforcementOptions):
 
     block: ClassVar[str] = "enhancement"
     compared: ClassVar[str] = "rationales"
+    later: ClassVar[tuple[str, ...]] = ("vllm", "vllm_server")
 
     rationales: int = 8  # of a prompt: a group
     beams: int = 16  # of a rationale
     temperature: float = 1.0
     held_out: int = 500  # further validation users, whose reward is measured before and after; 0 = not measured
     held_out_rationales: int = 4  # thoughts of each
+    vllm: str = ""  # where vLLM draws the rationales, through TRL: server, colocated; empty = they are drawn by us
+    vllm_server: str = ""  # such as http://127.0.0.1:8000
 
     def __post_init__(self):
         super().__post_init__()
+        self._check(self.vllm in ENGINES, "vllm", 'must be "" (rationales are drawn by us), server or colocated')
+        named = self.vllm_server.startswith(("http://", "https://")) if self.vllm == "server" else not self.vllm_server
+        self._check(named, "vllm_server", "is a URL such as http://127.0.0.1:8000 with vllm=server, and empty without")
         for name in ("beams", "held_out_rationales"):
             self._check(getattr(self, name) >= 1, name, "must be at least 1")
         self._check(self.held_out >= 0, "held_out", "must not be negative")

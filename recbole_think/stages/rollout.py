@@ -6,8 +6,9 @@ B prompts, G rationales of each, K beams.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from recbole_think.decoding.beam import Search
 from recbole_think.decoding.precision import lowered
-from recbole_think.decoding.sampling import SampleOptions, noise_of, sample
+from recbole_think.decoding.sampling import SampleOptions, Samples, noise_of, sample
 from recbole_think.decoding.thinking import led_to
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.itemic.codes import Codes
@@ -55,13 +56,21 @@ class Drawing:
             training = model.training
             model.eval()
             try:
-                return self.follow(model, numbers, trainer.state.global_step)
+                return self.follow(model, numbers, trainer)
             finally:
                 model.train(training)
 
-    def follow(self, model: Any, numbers: Sequence[int], step: int) -> dict[str, Any]:
-        """Completions of some prompts (places in ``asked``), side by side, at a step of the optimizer."""
+    def follow(self, model: Any, numbers: Sequence[int], trainer: Any) -> dict[str, Any]:
+        """Completions of some prompts (places in ``asked``), side by side, at this step of TRL's trainer."""
         raise NotImplementedError
+
+    def engine(self, policy: Path) -> dict[str, Any]:
+        """What TRL's ``GRPOConfig`` is told of an engine that draws in our place.
+
+        Args:
+            policy: folder of the policy as the stage began, with its tokenizer.
+        """
+        return {}
 
 
 def masked_items(asked: Sequence[Asked], n_items: int) -> Tensor | None:
@@ -103,13 +112,13 @@ class Rollout(Drawing):
         return self.sampling.samples
 
     @torch.no_grad()
-    def follow(self, model: Any, numbers: Sequence[int], step: int) -> dict[str, list]:
+    def follow(self, model: Any, numbers: Sequence[int], trainer: Any) -> dict[str, list]:
         """Rationales after some prompts, in one batch, and where each led.
 
         Args:
             model: the policy, a plain model of the dialect.
             numbers: places in ``asked``.
-            step: of the optimizer; other chance each time.
+            trainer: TRL's.
 
         Returns:
             Lists of B * G: prompt_ids, completion_ids, logprobs, env_mask (0 = a token that was not drawn), led.
@@ -117,16 +126,15 @@ class Rollout(Drawing):
         count = self.sampling.samples
         policy = lowered(model, self.dtype)
         found: dict[str, list] = {name: [None] * (len(numbers) * count) for name in FIELDS}
-        spent = {"rollout": 0.0, "reward": 0.0}
+        begin = time.perf_counter()
+        draw = self.drawn(policy, numbers, trainer)
+        spent = {"rollout": time.perf_counter() - begin, "reward": 0.0}
         lengths = [len(self.asked[number].ids) + count * self.sampling.max_tokens for number in numbers]
         for rows in token_batches(lengths, self.tokens_per_batch):
             begin = time.perf_counter()
-            some = [numbers[row] for row in rows]
-            ids, attention = prompt_batch([self.asked[number].ids for number in some], self.dialect.pad)
-            noise = noise_of([(self.seed, step, number) for number in some], self.sampling)
-            samples = sample(policy, ids, attention, self.sampling, self.stop, noise, self.only)
+            samples = draw(rows)
             middle = time.perf_counter()
-            led = self._led(policy, samples, some)
+            led = self._led(policy, samples, [numbers[row] for row in rows])
             spent["rollout"] += middle - begin
             spent["reward"] += time.perf_counter() - middle
             for place, row in enumerate(rows):
@@ -141,7 +149,25 @@ class Rollout(Drawing):
         self.seconds = spent
         return found
 
-    def _led(self, policy: Any, samples: Any, numbers: Sequence[int]) -> list[Led]:
+    def drawn(self, policy: Any, numbers: Sequence[int], trainer: Any) -> Callable[[Sequence[int]], Samples]:
+        """How rationales come about: a function of some places in ``numbers`` that gives theirs, read by ``policy``.
+
+        Chance is drawn by seed, by step of the optimizer and by prompt: a rationale is the same in any batch.
+        """
+
+        def draw(rows: Sequence[int]) -> Samples:
+            some = [numbers[row] for row in rows]
+            ids, attention = self.prompts(some)
+            noise = noise_of([(self.seed, trainer.state.global_step, number) for number in some], self.sampling)
+            return sample(policy, ids, attention, self.sampling, self.stop, noise, self.only)
+
+        return draw
+
+    def prompts(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask of some prompts, int64 [B, T] each."""
+        return prompt_batch([self.asked[number].ids for number in numbers], self.dialect.pad)
+
+    def _led(self, policy: Any, samples: Samples, numbers: Sequence[int]) -> list[Led]:
         count = self.sampling.samples
         mask = masked_items([self.asked[number] for number in numbers], self.trie.n)
         fixed = Search(policy, samples.reader, self.trie, self.code_tokens, self.normalize)

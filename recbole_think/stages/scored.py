@@ -75,6 +75,35 @@ def scored_codes(
     return laid.spread(of_tokens), laid.spread(entropy)
 
 
+def scored_words(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int, words: Tensor, temperature: float, head: Any
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Score completions that are words of a thought alone, each out of those words; gradients flow.
+
+    This is the distribution an engine draws from that is told which tokens it may say, and the one its
+    log-probabilities are of once logits are masked and divided by the temperature (vLLM's ``processed_logprobs``).
+
+    Args:
+        model: plain causal LM, out of any wrapper.
+        input_ids: int64 [R, P + C], prompts padded on the left, completions on the right.
+        attention_mask: int64 [R, P + C].
+        longest: C.
+        words: int64 [W], token ids a thought may be made of, rising.
+        temperature: logits are divided by it.
+        head: of the model, frozen and whole; logits are float32.
+
+    Returns:
+        Log-probability of every token of the completions, and the entropy of what it was drawn from, [R, C] each.
+    """
+    laid = _Laid(input_ids, attention_mask, longest)
+    with _quick(model):
+        hidden = model.get_decoder()(**laid.inputs, use_cache=False).last_hidden_state[laid.chosen]  # [N, d]
+    likely = (code_logits(head, hidden, words) / temperature).log_softmax(-1)  # [N, W]
+    right = torch.searchsorted(words.to(likely.device), laid.labels).unsqueeze(1)
+    entropy = -(likely.exp() * likely).sum(-1)
+    return laid.spread(likely.gather(1, right).squeeze(1)), laid.spread(entropy.detach())
+
+
 def _quick(model: Any) -> AbstractContextManager:
     """Attention that trains fast; not where layers are read again in the backward pass, when it has been put away."""
     return nullcontext() if model.is_gradient_checkpointing else folded(model)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from recbole_think.decoding.beam import Search, beam_search, search
-from recbole_think.decoding.sampling import SampleOptions, _draw, noise_of, sample
+from recbole_think.decoding.sampling import SampleOptions, _draw, noise_of, reread, sample
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import prompt_batch
@@ -133,3 +133,19 @@ def test_top_k_leaves_the_most_likely_tokens():
 def test_options_that_cannot_be_drawn_by_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SampleOptions(**wrong)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_what_another_engine_drew_is_read_to_where_our_own_drawing_stands(family):
+    model, prompts = world(family)
+    drawn = draw(model, prompts, samples=3, max_tokens=8, temperature=2.0)
+    assert len(drawn.lengths.unique()) > 1
+    found = reread(model, *prompt_batch(prompts, 0), drawn.tokens, drawn.lengths, drawn.closed, drawn.log_probs)
+    torch.testing.assert_close(found.hidden, drawn.hidden, atol=1e-5, rtol=1e-5)
+    trie = SidTrie(torch.from_numpy(distinct_codes(10, SIZES)))
+    ours, theirs = (
+        search(Search(model, samples.reader, trie, TOKENS, "level"), samples.hidden, samples.at, 5)
+        for samples in (drawn, found)
+    )
+    assert torch.equal(ours.items, theirs.items)
