@@ -67,7 +67,7 @@ def standing_in(engine=StandIn):
 
 @contextmanager
 def server_that_says(answers):
-    """An HTTP server on this machine that gives ``answers`` by path (a function of what is posted, or JSON); its URL."""
+    """An HTTP server on this machine that gives ``answers`` by path, or what they make of what is posted; its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self, posted=None):

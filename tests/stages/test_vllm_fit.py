@@ -114,7 +114,7 @@ def test_a_server_needs_a_trl_that_asks_it_for_its_settings(tmp_path, monkeypatc
 def test_a_run_says_so_at_its_start(toy_path, tmp_path, monkeypatch):
     monkeypatch.setattr(vllm_fit, "find_spec", lambda name: None)
     asked = settings("OneRecThink", toy_path, tmp_path / "run", enhancement={"vllm": "colocated"})
-    with pytest.raises(InputError, match="enhancement.vllm=colocated needs vLLM"):
+    with pytest.raises(InputError, match=r"enhancement.vllm=colocated needs vLLM"):
         require_sources(ThinkConfig("OneRecThink", "toy", config_dict=asked))
 
 
