@@ -6,7 +6,7 @@
 Both sides run the stage with a learning rate of 0, so that every step draws from the same policy and mean rewards of
 the two may differ by chance alone. Two layers of SmolLM2-135M, a catalogue and prompts of the size of ml-100k's, random
 codes, 300 random words. The first step of each side sets up and is left out of the times. ``rollout`` holds, of vLLM's
-side, drawing and reading what was drawn. Set the thread settings of vLLM's CPU build beside (docs/rollouts.md).
+side, drawing and reading what was drawn. What to set for vLLM on a CPU is in docs/rollouts.md.
 Writes benchmarks/results/vllm-rollouts.json.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from bench import keep, options
 from enhancing import Planned, Problem, drawn_prompts
 from world import FIRST_WORD, random_codes, taught_backbone
@@ -29,6 +30,7 @@ from recbole_think.stages.reinforcement import EnhancementOptions
 from recbole_think.stages.rewards import RewardOptions
 
 LEVELS, SIZE, WORDS = 2, 64, 300
+SOFTER = 0.05  # of the last norm: two layers cut out of thirty are sure of one word, and draws would all be the same
 SIDES = {"ours": "", "vllm": "colocated"}
 
 
@@ -38,6 +40,8 @@ def main() -> None:
     keep_memory()
     codes = random_codes(given.items, LEVELS, SIZE)
     model, vocabulary = taught_backbone(given.layers, codes)
+    with torch.no_grad():
+        model.get_decoder().norm.weight.mul_(SOFTER)
     words = np.random.default_rng(3).choice(np.arange(FIRST_WORD, vocabulary.first), WORDS, replace=False)
     settings = EnhancementOptions(
         steps=given.steps, prompts=given.prompts, rationales=given.rationales, beams=given.beams, learning_rate=0.0,
@@ -51,7 +55,7 @@ def main() -> None:
     for side, figures in found.items():
         print(side, figures)
     [name, *_] = packages_distributions()["vllm"]
-    keep("vllm-rollouts", given, **found, vllm={"distribution": name, "version": version(name)})
+    keep("vllm-rollouts", given, sides=found, engine={"distribution": name, "version": version(name)})
 
 
 def arguments() -> argparse.Namespace:
@@ -73,7 +77,7 @@ def told(problem: Problem, engine: str) -> dict[str, Any]:
     rewarded = [row["reward"] for row in rows]
     middle = {
         name: statistics.median(row[name] for row in rows[1:])
-        for name in ("rollout_seconds", "reward_seconds", "step_seconds", "rationale_tokens")
+        for name in ("rollout_seconds", "reward_seconds", "step_seconds", "rationale_tokens", "entropy")
     }
     ratios = {name: [row[name] for row in rows] for name in ("engine_ratio", "engine_difference") if name in rows[0]}
     return {

@@ -8,6 +8,7 @@ from recbole_think.stages.options import StageOptions
 
 SCALES = ("group", "batch", "none")
 ENGINES = ("", "server", "colocated")
+HOTTEST = 2.0  # temperature vLLM takes
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class EnhancementOptions(ReinforcementOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        cool = not self.vllm or self.temperature <= HOTTEST
+        self._check(cool, "temperature", f"must be at most {HOTTEST:g} where vLLM draws")
         self._check(self.vllm in ENGINES, "vllm", 'must be "" (rationales are drawn by us), server or colocated')
         named = self.vllm_server.startswith(("http://", "https://")) if self.vllm == "server" else not self.vllm_server
         self._check(named, "vllm_server", "is a URL such as http://127.0.0.1:8000 with vllm=server, and empty without")

@@ -122,6 +122,7 @@ def test_a_run_says_so_at_its_start(toy_path, tmp_path, monkeypatch):
     ("wrong", "said"),
     [
         ({"vllm": "remote"}, "enhancement.vllm must be"),
+        ({"vllm": "colocated", "temperature": 2.5}, "enhancement.temperature must be at most 2 where vLLM draws"),
         ({"vllm": "server"}, "enhancement.vllm_server is a URL"),
         ({"vllm": "colocated", "vllm_server": "http://127.0.0.1:8000"}, "enhancement.vllm_server is a URL"),
     ],
