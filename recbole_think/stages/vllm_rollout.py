@@ -6,7 +6,7 @@ drawn: the search of an item over the trie needs its hidden states, and a reward
 Which log-probabilities GRPO must see. An engine is told the words a thought may be made of (``allowed_token_ids``) and
 the temperature, and tells the log-probability of what it drew out of just those words (``processed_logprobs``, which
 TRL sets where it makes the engine and ``vllm_server.py`` asks of a server). They go to TRL as they are. TRL scores the
-same tokens by the policy before the update and weighs every rationale by the ratio of the two (truncated importance
+same tokens by the policy before the update and weighs every rationale by the ratio of the two (masked importance
 sampling: of an engine in bfloat16 with other kernels it is near 1; beyond 3 a rationale is left out). So the policy has
 to be scored out of those words too (``scored_words``): out of the whole dialect, codes included, the ratio would also
 be the share that words have of it, and rationales would be weighed down by their length. The mark a rationale is closed

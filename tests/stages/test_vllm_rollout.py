@@ -8,9 +8,9 @@ from trl.generation.vllm_generation import VLLMGeneration
 from recbole_think.stages import grpo
 from recbole_think.stages.scored import scored_words
 from recbole_think.stages.vllm_rollout import VllmRollout, told_apart
-from tests.engines import StandIn, standing_in
 from tests.small import plain_qwen
 from tests.stages.test_enhancement import activated, activated_thinker, curve_of  # noqa: F401
+from tests.stand_in import StandIn, standing_in
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@ import pytest
 from recbole_think.errors import InputError
 from recbole_think.stages.dialect import dialect_of
 from recbole_think.stages.vllm_server import require_server
-from tests.engines import server_that_says, standing_in
 from tests.small import distinct_codes, taught
 from tests.stages.test_enhancement import activated, activated_thinker  # noqa: F401
+from tests.stand_in import server_that_says, standing_in
 
 LONGEST = 60
 
