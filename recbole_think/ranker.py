@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbole_think.decoding.beam import Search, beam_search
 from recbole_think.decoding.exact import score_targets
+from recbole_think.decoding.item_mask import ItemMask, cells_of
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.precision import lowered
 from recbole_think.decoding.ranking import AnswerCount, illegal_answers
@@ -28,7 +29,8 @@ from recbole_think.prompts.batching import prompt_batch, token_batches
 from recbole_think.prompts.tasks import recommendation_frame, recommendation_prompt
 from recbole_think.prompts.thinking import given_thought, instructed_frame, thought_prompt
 
-MaskOf = Callable[[list[int]], Tensor | None]  # places in what is asked -> bool [B, n], True = may not be named
+# places in what is asked -> bool [B, n], True = may not be named, or its cells
+MaskOf = Callable[[list[int]], Tensor | ItemMask | None]
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Ranker(AnswerCount):
             beams = beam_search(
                 decoder, *prompt_batch(told, self.vocabulary.tokenizer.pad_token_id), self.trie,
                 self.vocabulary.code_tokens, min(options.thought_beams, self.trie.n), options.normalize,
-                item_mask=None if mask is None else mask.repeat_interleave(each, 0),
+                item_mask=None if mask is None else cells_of(mask).repeated(each),
             )  # fmt: skip
             for row, items in zip(rows, merged(beams, each, options.merge), strict=True):
                 ranked[row] = [item + 1 for item in items]
@@ -201,7 +203,7 @@ class Ranker(AnswerCount):
         return token_batches([len(prompt) + more for prompt in prompts], options.tokens_per_batch)
 
     def _thoughts(
-        self, decoder: Any, prompts: list[np.ndarray], mask: Tensor | None, options: DecodeOptions,
+        self, decoder: Any, prompts: list[np.ndarray], mask: Tensor | ItemMask | None, options: DecodeOptions,
         targets: np.ndarray | None = None,
     ) -> Thoughts:  # fmt: skip
         ids, attention = prompt_batch(

@@ -4,6 +4,7 @@ Takes ``stream.Streamed`` and gives what ``quantize.residual_kmeans`` and ``Quan
 the sample's are in memory. Knows nothing of collisions. n items, d columns, m rows of the sample, L levels.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from recbole_think.itemic.quantize import Quantizer, explained_share
 from recbole_think.itemic.stream import CHUNK, Streamed
 
 BATCH = 4096  # rows of a mini-batch
-EPOCHS = 2  # times as many rows as there are, drawn in mini-batches
-PASSES = 5  # of Lloyd's algorithm over the whole sample after that
+STEPS = 480  # mini-batches at least: a small sample is drawn from more often
+DRAWN = 10  # rows per centre the first centres are chosen among; far more of them take longer than all that follows
+PASSES = 3  # of Lloyd's algorithm over the whole sample in the end
 
 
 class Named(NamedTuple):
@@ -33,7 +35,7 @@ class Named(NamedTuple):
 def minibatch_kmeans(sample: np.ndarray, levels: int, size: int, seed: int) -> Quantizer:
     """Fit ``levels`` k-means codebooks of ``size`` centres; ``sample``, float32 [m, d], holds the residuals in the end.
 
-    Mini-batches (Sculley 2010) cost as much as two passes and come near; a few full passes do the rest.
+    Mini-batches (Sculley 2010) come near for the price of two passes over a million rows; full passes do the rest.
 
     Raises:
         InputError: fewer rows than codes of one level.
@@ -42,11 +44,11 @@ def minibatch_kmeans(sample: np.ndarray, levels: int, size: int, seed: int) -> Q
 
     if len(sample) < size:
         raise InputError(f"itemic.size={size} needs at least as many items, the catalogue has {len(sample)}")
-    centres = []
+    centres, epochs = [], math.ceil(STEPS * min(BATCH, len(sample)) / len(sample))
     for level in range(levels):
         begun = MiniBatchKMeans(
-            size, batch_size=BATCH, max_iter=EPOCHS, n_init=1, max_no_improvement=None, compute_labels=False,
-            random_state=seed + level,
+            size, batch_size=BATCH, init_size=DRAWN * size, max_iter=epochs, n_init=1, max_no_improvement=None,
+            compute_labels=False, random_state=seed + level,
         ).fit(sample)  # fmt: skip
         fitted = KMeans(size, init=begun.cluster_centers_, n_init=1, max_iter=PASSES, copy_x=False).fit(sample)
         centres.append(fitted.cluster_centers_)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -100,3 +101,26 @@ def test_a_crowd_may_get_a_level_of_its_own():
 def test_an_auto_encoder_is_not_fitted_on_what_does_not_fit_memory():
     with pytest.raises(InputError, match=r"itemic\.method=rqvae needs all item vectors in memory"):
         codes_of(dataclasses.replace(OPTIONS, method="rqvae"), Streamed([clustered(60)], [1.0]), 0)
+
+
+def test_a_run_whose_vectors_stay_on_disk_says_so_and_cannot_compare_all_items(toy_path, tmp_path, monkeypatch):
+    from recbole_think import run
+    from tests.toy import settings
+
+    items = len((toy_path / "toy" / "toy.item").read_text().splitlines()) - 1
+    np.save(tmp_path / "own.npy", np.random.default_rng(0).normal(size=(items, 4)).astype(np.float32))
+    monkeypatch.setattr(stream, "MOST_BYTES", (items - 5) * 4 * 4)
+    given = settings("OneRecThink", toy_path, tmp_path / "run", stages=[])
+    given["itemic"] = {
+        "levels": 2, "size": 8, "text_weight": 0.0, "collaborative_weight": 0.0,
+        "vector_files": [str(tmp_path / "own.npy")],
+    }  # fmt: skip
+    run("OneRecThink", "toy", config_dict=given)
+    folder = tmp_path / "run" / "itemic"
+    health = json.loads((folder / "facts.json").read_text())["health"]
+    assert health["fitted_on"] == items - 5 and health["collisions_after"] == 0
+    assert len((folder / "map.tsv").read_text().splitlines()) == items + 1
+    with pytest.raises(InputError, match="stages: activation compares the vectors of all items"):
+        run(
+            "OneRecThink", "toy", config_dict={**given, "stages": ["activation"], "run_folder": str(tmp_path / "other")}
+        )
