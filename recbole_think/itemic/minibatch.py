@@ -50,7 +50,8 @@ def minibatch_kmeans(sample: np.ndarray, levels: int, size: int, seed: int) -> Q
             size, batch_size=BATCH, init_size=DRAWN * size, max_iter=epochs, n_init=1, max_no_improvement=None,
             compute_labels=False, random_state=seed + level,
         ).fit(sample)  # fmt: skip
-        fitted = KMeans(size, init=begun.cluster_centers_, n_init=1, max_iter=PASSES, copy_x=False).fit(sample)
+        # a tolerance would be scaled by the variance, for which scikit-learn makes another sample
+        fitted = KMeans(size, init=begun.cluster_centers_, n_init=1, max_iter=PASSES, tol=0, copy_x=False).fit(sample)
         centres.append(fitted.cluster_centers_)
         for begin in range(0, len(sample), CHUNK):
             rows = slice(begin, begin + CHUNK)
