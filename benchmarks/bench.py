@@ -53,6 +53,10 @@ def agreement(one: list[list[int]], other: list[list[int]]) -> dict[str, Any]:
 
 def keep(name: str, given: argparse.Namespace, **outcome: Any) -> None:
     """Write ``results/<name>.json``: settings, outcome, machine, versions."""
+    write_json(RESULTS / f"{name}.json", record(given, **outcome))
+
+
+def record(given: argparse.Namespace, **outcome: Any) -> dict[str, Any]:
+    """Settings, outcome, machine, versions."""
     machine = {"torch_threads": torch.get_num_threads(), "load_average": round(os.getloadavg()[0], 2)}
-    record = {"setting": vars(given), **outcome, **machine, "hardware": hardware(), "versions": versions()}
-    write_json(RESULTS / f"{name}.json", record)
+    return {"setting": vars(given), **outcome, **machine, "hardware": hardware(), "versions": versions()}

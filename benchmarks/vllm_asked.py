@@ -38,7 +38,9 @@ class Checks:
         loader, histories = run.splits["test"]
         self.asked = run.model.asked(loader.collate_fn(list(range(users)))[0])
         run.model.item_mask = histories
-        self.mask = run.model.mask_of(self.asked.users)
+        cells = run.model.mask_of(self.asked.users)
+        self.mask = torch.zeros(cells.shape, dtype=torch.bool)
+        self.mask[cells.users, cells.items] = True
         self.prompts, self.loader = self.asked.prompts, loader
         self.direct = replace(run.model.options["decode"], think=False, num_beams=BEAMS)
         self.own = Own(self.ranker, self.ranker.language_model)

@@ -9,10 +9,10 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recbole_think.decoding.beam import BeamResult, Search, beam_search
 from recbole_think.decoding.engine import CodeEngine, Engine, Said, Speech
+from recbole_think.decoding.item_mask import Mask, cells_of
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.sampling import noise_of, sample
 from recbole_think.decoding.stepwise import stepwise_search
@@ -39,7 +39,11 @@ class Own:
         return token_batches([len(prompt) + more for prompt in prompts], options.tokens_per_batch)
 
     def thoughts(
-        self, prompts: list[np.ndarray], mask: Tensor | None, options: DecodeOptions, targets: np.ndarray | None = None
+        self,
+        prompts: list[np.ndarray],
+        mask: Mask | None,
+        options: DecodeOptions,
+        targets: np.ndarray | None = None,
     ) -> Thoughts:
         """Think after each prompt, and see where it leads; ``targets`` [B] are RecBole ids to be scored besides."""
         ranker = self.ranker
@@ -52,9 +56,7 @@ class Own:
         wanted = None if targets is None else torch.from_numpy(targets - 1)
         return led_to(fixed, samples, options.thought_beams, mask, wanted)
 
-    def beams(
-        self, prompts: list[np.ndarray], mask: Tensor | None, num_beams: int, options: DecodeOptions
-    ) -> BeamResult:
+    def beams(self, prompts: list[np.ndarray], mask: Mask | None, num_beams: int, options: DecodeOptions) -> BeamResult:
         """The ``num_beams`` most likely items after each prompt, those of like length read together."""
         ranker, found = self.ranker, []
         parts = self.batches(prompts, replace(options, think=False))
@@ -63,7 +65,7 @@ class Own:
             found.append(
                 beam_search(
                     self.decoder, *asked, ranker.trie, ranker.vocabulary.code_tokens, min(num_beams, ranker.trie.n),
-                    options.normalize, item_mask=None if mask is None else mask[rows],
+                    options.normalize, item_mask=None if mask is None else cells_of(mask).chosen(rows),
                 )
             )  # fmt: skip
         back = torch.tensor([row for rows in parts for row in rows]).argsort()
@@ -81,9 +83,7 @@ class Stepwise:
     ranker: "Ranker"
     engine: CodeEngine
 
-    def beams(
-        self, prompts: list[np.ndarray], mask: Tensor | None, num_beams: int, options: DecodeOptions
-    ) -> BeamResult:
+    def beams(self, prompts: list[np.ndarray], mask: Mask | None, num_beams: int, options: DecodeOptions) -> BeamResult:
         """The ``num_beams`` most likely items after each prompt."""
         ranker = self.ranker
         return stepwise_search(
@@ -105,7 +105,11 @@ class Asked:
         return [list(range(len(prompts)))[first : first + TOGETHER] for first in range(0, len(prompts), TOGETHER)]
 
     def thoughts(
-        self, prompts: list[np.ndarray], mask: Tensor | None, options: DecodeOptions, targets: np.ndarray | None = None
+        self,
+        prompts: list[np.ndarray],
+        mask: Mask | None,
+        options: DecodeOptions,
+        targets: np.ndarray | None = None,
     ) -> Thoughts:
         """Think after each prompt, and see where it leads; targets cannot be scored."""
         if targets is not None:
@@ -116,13 +120,11 @@ class Asked:
         speech = Speech(ranker.words, vocabulary.marks[1], len(vocabulary.tokenizer))
         said = [one for of in self.engine.say(begun, how, speech, seeds) for one in of]  # B * N
         told = [given_thought(prompts[place // how.samples], one.ids, vocabulary) for place, one in enumerate(said)]
-        of_each = None if mask is None else mask.repeat_interleave(how.samples, 0)
+        of_each = None if mask is None else cells_of(mask).repeated(how.samples)
         beams = self.items.beams(told, of_each, options.thought_beams, options)
         return _laid_out(said, how.samples, vocabulary.marks[1], beams)
 
-    def beams(
-        self, prompts: list[np.ndarray], mask: Tensor | None, num_beams: int, options: DecodeOptions
-    ) -> BeamResult:
+    def beams(self, prompts: list[np.ndarray], mask: Mask | None, num_beams: int, options: DecodeOptions) -> BeamResult:
         """The ``num_beams`` most likely items after each prompt."""
         return self.items.beams(prompts, mask, num_beams, options)
 

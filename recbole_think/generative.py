@@ -20,6 +20,7 @@ from recbole_think import processes
 from recbole_think.artifacts import read_json, require_same, write_json
 from recbole_think.corpus.histories import Histories, training_histories
 from recbole_think.corpus.items import read_items
+from recbole_think.decoding.item_mask import ItemMask
 from recbole_think.errors import InputError
 from recbole_think.inputs import atomic_file
 from recbole_think.itemic import exchange
@@ -161,14 +162,12 @@ class GenerativeRecommender(SequentialRecommender):
     def _ranked(self, prompts: list[np.ndarray], mask_of: Callable, done=None) -> list[list[int]]:
         raise RuntimeError(f"{type(self).__name__} does not say how lists are made")
 
-    def mask_of(self, users: np.ndarray) -> torch.Tensor | None:
-        """Turn the histories that may not be repeated into bool [B, n]."""
+    def mask_of(self, users: np.ndarray) -> ItemMask | None:
+        """Turn the histories that may not be repeated into cells of [B, n]."""
         if self.item_mask is None:
             return None
-        mask = torch.zeros(len(users), self.n_items - 1, dtype=torch.bool)
         rows, items = self.item_mask.cells(users)
-        mask[torch.from_numpy(rows), torch.from_numpy(items - 1)] = True
-        return mask
+        return ItemMask(torch.from_numpy(rows), torch.from_numpy(items - 1), (len(users), self.n_items - 1))
 
     def take_illegal_rate(self) -> float:
         """Share of generated answers that name no item, since last asked."""

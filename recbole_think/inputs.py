@@ -10,6 +10,7 @@ from recbole_think.blocks import BLOCKS, STAGES
 from recbole_think.corpus.items import read_rows
 from recbole_think.corpus.users import require_known
 from recbole_think.errors import InputError
+from recbole_think.itemic.stream import too_large
 from recbole_think.options import near_hint, read_options
 from recbole_think.prompts.options import OWN
 from recbole_think.stages.four_bit import require_four_bit
@@ -25,6 +26,11 @@ def require_inputs(config) -> None:
     blocks: dict[str, Any] = {name: read_options(cls, config[name], name) for name, cls in BLOCKS.items()}
     _require_stages(config)
     _require_fresh(blocks, config["stages"])
+    if "activation" in config["stages"] and too_large(blocks["itemic"].vector_files):
+        raise InputError(
+            "stages: activation compares the vectors of all items in memory, and itemic.vector_files are too large for "
+            "it; leave activation and enhancement out, or give smaller vectors"
+        )
     _require_lists(blocks["decode"], config)
     _require_engine(blocks)
     require_sharding(config["sharding"], dict(os.environ))

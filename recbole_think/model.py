@@ -93,9 +93,8 @@ class OneRecThink(GenerativeRecommender):
         """What the codes were made of, or would be: float32 [n, d], unit rows."""
         from recbole_think.itemic.build import item_vectors
 
-        vectors = item_vectors(
-            self.options["itemic"], self.items, self.histories, self.cache, self.seed, self.read_vectors
-        )
+        asked = (self.options["itemic"], self.items, self.histories, self.cache, self.seed, self.read_vectors)
+        vectors = np.asarray(item_vectors(*asked))  # inputs.py refuses those that stay on disk
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def thoughts(self, histories: list[np.ndarray], instruction: str = "") -> list[list[str]]:

@@ -16,6 +16,7 @@ from recbole_think.answering import Asked, Own, Stepwise
 from recbole_think.decoding.beam import Search
 from recbole_think.decoding.engine import OURS, Engine, names_items
 from recbole_think.decoding.exact import score_targets
+from recbole_think.decoding.item_mask import Mask, cells_of
 from recbole_think.decoding.likelihood import code_logits
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.precision import lowered
@@ -29,7 +30,8 @@ from recbole_think.prompts.batching import prompt_batch, token_batches
 from recbole_think.prompts.tasks import recommendation_frame, recommendation_prompt
 from recbole_think.prompts.thinking import given_thought, instructed_frame
 
-MaskOf = Callable[[list[int]], Tensor | None]  # places in what is asked -> bool [B, n], True = may not be named
+# places in what is asked -> bool [B, n], True = may not be named, or its cells
+MaskOf = Callable[[list[int]], Mask | None]
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Ranker(AnswerCount):
         for rows in token_batches(lengths, options.tokens_per_batch):
             told = [given_thought(prompts[row], thought, self.vocabulary) for row in rows for thought in thoughts[row]]
             mask = mask_of(rows)
-            of_each = None if mask is None else mask.repeat_interleave(each, 0)
+            of_each = None if mask is None else cells_of(mask).repeated(each)
             beams = own.beams(told, of_each, options.thought_beams, options)
             for row, items in zip(rows, merged(beams, each, options.merge), strict=True):
                 ranked[row] = [item + 1 for item in items]

@@ -1,7 +1,7 @@
 """What may be named: masked items and allowed prefixes as one mask over the catalogue, asked node by node.
 
-Prefixes become the ranges of items below them, so that a search under prefixes and a search under the mask of all other
-items are the same search, in any normalisation. B users, n items, L levels.
+Prefixes become the items below them, so that a search under prefixes and a search under the mask of all other items are
+the same search, in any normalisation. No table of users by items is made. B users, n items, L levels.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recbole_think.decoding.item_mask import ItemMask, Mask, cells_of
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 
@@ -16,16 +17,17 @@ from recbole_think.errors import InputError
 class Allowed:
     """Tells which nodes of the trie still lead to an item that may be named.
 
-    Keeps the sorted places of what is masked, or of what is free if that is less: a history of fifty items costs fifty
-    numbers, however large the catalogue.
+    Keeps the sorted places of what is masked, or of what is free: a history of fifty items costs fifty numbers, however
+    large the catalogue.
     """
 
-    def __init__(self, trie: SidTrie, mask: Tensor):
-        """Gather once; ``mask`` is bool [B, n], True = may not be named."""
+    def __init__(self, trie: SidTrie, mask: Tensor | ItemMask):
+        """Gather once; ``mask`` is cells, or bool [B, n], True = may not be named."""
         self.trie = trie
-        self.free_listed = 2 * int(mask.count_nonzero()) > mask.numel()
-        users, items = (~mask if self.free_listed else mask).nonzero(as_tuple=True)
-        self.listed = (users * trie.n + trie.places[items]).sort().values  # int64 [m], user by user
+        cells = cells_of(mask)
+        self.free_listed = cells.free
+        placed = ItemMask(cells.users, trie.places[cells.items], cells.shape)
+        self.listed = placed.keys()  # int64 [m], user by user
 
     def alive(self, level: int, nodes: Tensor) -> Tensor:
         """Which nodes of ``level``, int64 [B, ...], lead to an allowed item: bool, same shape."""
@@ -36,9 +38,7 @@ class Allowed:
         return (left > 0).reshape(nodes.shape)
 
 
-def allowed_items(
-    trie: SidTrie, users: int, prefix: Sequence[Tensor] | None, item_mask: Tensor | None
-) -> Allowed | None:
+def allowed_items(trie: SidTrie, users: int, prefix: Sequence[Tensor] | None, item_mask: Mask | None) -> Allowed | None:
     """Join mask and prefixes; None when everything may be named.
 
     Raises:
@@ -46,24 +46,35 @@ def allowed_items(
     """
     if prefix is None and item_mask is None:
         return None
-    mask = torch.zeros(users, trie.n, dtype=torch.bool) if item_mask is None else item_mask.cpu()
+    nothing = torch.zeros(0, dtype=torch.int64)
+    mask = ItemMask(nothing, nothing, (users, trie.n)) if item_mask is None else cells_of(item_mask)
     if prefix is not None:
         if len(prefix) != users:
             raise InputError(f"prefix holds {len(prefix)} tensors for {users} prompts: give one per prompt")
-        mask = mask | ~torch.stack([_below(trie, user, codes) for user, codes in enumerate(prefix)])
-    if mask.all(1).any():
-        user = int(mask.all(1).nonzero()[0])
+        mask = _within(trie, mask, prefix)
+    allowed = Allowed(trie, mask)
+    left = allowed.alive(0, torch.zeros(users, 1, dtype=torch.int64))
+    if not left.all():
+        user = int((~left).nonzero()[0, 0])
         raise InputError(f"row {user}: every item is masked, nothing can be recommended")
-    return Allowed(trie, mask)
+    return allowed
+
+
+def _within(trie: SidTrie, mask: ItemMask, prefix: Sequence[Tensor]) -> ItemMask:
+    """What ``mask`` leaves of the items below the prefixes of each user, as free cells."""
+    below = [_below(trie, user, codes) for user, codes in enumerate(prefix)]
+    users = torch.arange(len(below)).repeat_interleave(torch.tensor([len(items) for items in below]))
+    found = ItemMask(users, torch.cat(below), mask.shape).keys()
+    found = found[torch.isin(found, mask.keys(), assume_unique=True, invert=not mask.free)]
+    return ItemMask(found // trie.n, found % trie.n, mask.shape, free=True)
 
 
 def _below(trie: SidTrie, user: int, codes: Tensor) -> Tensor:
-    """Items that begin with one of the prefixes int64 [m, depth]: bool [n]."""
+    """Items that begin with one of the prefixes int64 [m, depth]: int64."""
     if codes.ndim != 2 or not 1 <= codes.shape[1] < trie.levels:
         raise InputError(
             f"row {user}: a prefix has 1 to {trie.levels - 1} codes, got a tensor of shape {tuple(codes.shape)}"
         )
-    found = torch.zeros(trie.n, dtype=torch.bool)
     nodes = torch.zeros(len(codes), dtype=torch.int64)
     for level in range(codes.shape[1]):
         child, exists = trie.children(level, nodes.unsqueeze(0))  # [1, m, C]
@@ -72,6 +83,5 @@ def _below(trie: SidTrie, user: int, codes: Tensor) -> Tensor:
             unknown = codes[int((~match.any(1)).nonzero()[0])].tolist()
             raise InputError(f"row {user}: no item begins with the codes {unknown}")
         nodes = child[0].gather(1, match.int().argmax(1, keepdim=True)).squeeze(1)
-    for begin, end in zip(*(places.tolist() for places in trie.span(codes.shape[1], nodes)), strict=True):
-        found[trie.items[begin:end].long()] = True
-    return found
+    spans = zip(*(places.tolist() for places in trie.span(codes.shape[1], nodes)), strict=True)
+    return torch.cat([trie.items[:0], *(trie.items[begin:end] for begin, end in spans)]).long()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recbole_think.decoding.allowed import Allowed, allowed_items
+from recbole_think.decoding.item_mask import Mask
 from recbole_think.decoding.likelihood import NORMALIZE, child_scores
 from recbole_think.decoding.reading import reader_of
 from recbole_think.decoding.trie import SidTrie
@@ -36,7 +37,7 @@ def beam_search(  # noqa: PLR0913 - an interface others call
     num_beams: int,
     normalize: str = "vocab",
     prefix: list[Tensor] | None = None,
-    item_mask: Tensor | None = None,
+    item_mask: Mask | None = None,
 ) -> BeamResult:
     """Find the ``num_beams`` most likely items after each prompt.
 
@@ -50,7 +51,7 @@ def beam_search(  # noqa: PLR0913 - an interface others call
         normalize: ``vocab`` log-softmax over the vocabulary (as Hugging Face does), ``level`` over the codes of the
             level (what the recommendation stage trains), ``valid`` over the legal children alone.
         prefix: per user int64 [m, depth < L], the first codes an answer may begin with; None = any.
-        item_mask: bool [B, n], True = may not be named.
+        item_mask: bool [B, n], True = may not be named, or its cells.
 
     Raises:
         InputError: sizes that do not fit, or a mask or prefixes that leave a user nothing.
@@ -144,7 +145,7 @@ def require_search(trie: SidTrie, code_tokens: list[Tensor], num_beams: int, nor
         raise InputError(f"normalize must be one of {NORMALIZE}, got {normalize!r}")
 
 
-def require_prompts(trie: SidTrie, input_ids: Tensor, attention_mask: Tensor, item_mask: Tensor | None) -> None:
+def require_prompts(trie: SidTrie, input_ids: Tensor, attention_mask: Tensor, item_mask: Mask | None) -> None:
     """Refuse prompts that are not left-padded, and a mask of other sizes."""
     if input_ids.ndim != 2 or not input_ids.shape[1]:
         raise InputError(f"beam search needs prompts [B, T >= 1], got shape {tuple(input_ids.shape)}")

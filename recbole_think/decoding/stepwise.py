@@ -17,6 +17,7 @@ from torch import Tensor
 from recbole_think.decoding.allowed import allowed_items
 from recbole_think.decoding.beam import BeamResult, Search, require_search, search
 from recbole_think.decoding.engine import CodeEngine
+from recbole_think.decoding.item_mask import Mask
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 
@@ -56,7 +57,7 @@ def stepwise_search(
     code_tokens: list[Tensor],
     num_beams: int,
     normalize: str,
-    item_mask: Tensor | None = None,
+    item_mask: Mask | None = None,
 ) -> BeamResult:
     """Find the ``num_beams`` most likely items after each prompt; see ``beam.beam_search``.
 
@@ -67,7 +68,7 @@ def stepwise_search(
         code_tokens: L int64 tensors, token id of every code of that level.
         num_beams: K.
         normalize: ``level`` or ``valid``.
-        item_mask: bool [B, n], True = may not be named.
+        item_mask: bool [B, n], True = may not be named, or its cells.
 
     Raises:
         InputError: sizes that do not fit, ``normalize=vocab``, or nothing left for a user.

@@ -13,6 +13,7 @@ from torch import Tensor
 from recbole_think.decoding.allowed import allowed_items
 from recbole_think.decoding.beam import BeamResult, Search, search
 from recbole_think.decoding.exact import score_targets
+from recbole_think.decoding.item_mask import Mask, cells_of
 from recbole_think.decoding.sampling import Samples
 
 MERGE = ("marginal", "max", "vote")
@@ -30,19 +31,20 @@ class Thoughts:
 
 
 def led_to(
-    fixed: Search, samples: Samples, num_beams: int, item_mask: Tensor | None = None, targets: Tensor | None = None
-) -> Thoughts:
+    fixed: Search, samples: Samples, num_beams: int, item_mask: Mask | None = None,
+    targets: Tensor | None = None,
+) -> Thoughts:  # fmt: skip
     """Let beams go on from the end of every sampled thought.
 
     Args:
         fixed: model, catalogue and normalisation; its reader is the samples' own.
         samples: thoughts.
         num_beams: K, of each thought.
-        item_mask: bool [B, n], True = may not be named.
+        item_mask: bool [B, n], True = may not be named, or its cells.
         targets: int64 [B], rows of the catalogue to be scored besides; masks do not concern them.
     """
     users, count = samples.lengths.shape
-    mask = None if item_mask is None else item_mask.repeat_interleave(count, 0)
+    mask = None if item_mask is None else cells_of(item_mask).repeated(count)
     allowed = allowed_items(fixed.trie, users * count, None, mask)
     log_probs = None
     if targets is not None:

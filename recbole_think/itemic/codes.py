@@ -53,10 +53,28 @@ def spelling(level: int, code: int) -> str:
     return f"<{LETTERS[level]}_{code}>"
 
 
+def packed(table: np.ndarray, sizes: Sequence[int] | None = None) -> np.ndarray:
+    """Codes [n, L] as one number each, ordered as the rows are.
+
+    Args:
+        table: int64 [n, L].
+        sizes: codes of each level; None = as many as there are.
+
+    Returns:
+        int64 [n], or Python's integers where 63 bits are too few.
+    """
+    sizes = (table.max(0) + 1).tolist() if sizes is None else sizes
+    room = np.prod([float(size) for size in sizes])
+    keys = np.zeros(len(table), np.int64 if room < 2**63 else object)
+    for column, size in zip(table.T, sizes, strict=True):
+        keys = keys * size + column.astype(keys.dtype)
+    return keys
+
+
 def collision_rate(table: np.ndarray) -> float:
     """Share of items whose codes another item has as well."""
-    _, group, counts = np.unique(table, axis=0, return_inverse=True, return_counts=True)
-    return float((counts[group.reshape(-1)] > 1).mean())
+    _, counts = np.unique(packed(table), return_counts=True)
+    return float(counts[counts > 1].sum() / len(table))
 
 
 def health(codes: Codes, raw_table: np.ndarray, categories: Sequence[str | None]) -> dict:

@@ -120,19 +120,38 @@ def file_vectors(path: Path, n: int) -> np.ndarray:
     Raises:
         InputError: no such file, wrong shape, or values that are not finite.
     """
+    return checked(opened(path, n), path)
+
+
+def opened(path: Path, n: int, mapped: bool = False) -> np.ndarray:
+    """Open one ``.npy`` file of item vectors, numbers [n, d], or map it; values are as they are.
+
+    Raises:
+        InputError: no such file, no plain array of numbers, or a wrong shape.
+    """
     if not path.is_file():
         raise InputError(f"itemic.vector_files: no file {path}")
     try:
-        vectors = np.load(path, allow_pickle=False)
+        vectors = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (ValueError, EOFError, OSError) as why:
         raise InputError(f"{path} is no plain .npy array: {why}") from why
     if vectors.dtype.kind not in "fiu":
         raise InputError(f"{path} holds {vectors.dtype} values, expected numbers")
     if vectors.ndim != 2 or len(vectors) != n:
         raise InputError(f"{path} has shape {vectors.shape}, expected ({n}, d): one row per item, padding left out")
+    return vectors
+
+
+def checked(vectors: np.ndarray, path: Path, rows: slice | np.ndarray = slice(0, None)) -> np.ndarray:
+    """Copy ``vectors``, which are these rows of a file, to float32.
+
+    Raises:
+        InputError: values that are not finite.
+    """
     bad = np.flatnonzero(~np.isfinite(vectors).all(1))
     if len(bad):
-        raise InputError(f"{path}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows); repair the file")
+        row = rows.start + bad[0] if isinstance(rows, slice) else rows[bad[0]]
+        raise InputError(f"{path}: row {row} holds NaN or infinity ({len(bad)} such rows); repair the file")
     return vectors.astype(np.float32)
 
 
@@ -146,8 +165,14 @@ def joined(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     for part, weight in zip(parts, weights, strict=True):
         if weight == 0:
             continue
-        known = np.abs(part).sum(1, keepdims=True) > 0
-        centred = np.where(known, part - part[known.ravel()].mean(0), 0)
-        length = np.linalg.norm(centred, axis=1, keepdims=True)
-        columns.append(weight * centred / np.maximum(length, 1e-12))
+        known = np.abs(part).sum(1) > 0
+        columns.append(weighted(part, part[known].mean(0), weight))
     return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def weighted(part: np.ndarray, centre: np.ndarray, weight: float) -> np.ndarray:
+    """Rows of one source, float32 [m, d], about its centre [d], of length ``weight``; rows of zeros stay."""
+    known = np.abs(part).sum(1, keepdims=True) > 0
+    centred = np.where(known, part - centre, 0)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    return weight * centred / np.maximum(length, 1e-12)

@@ -9,7 +9,7 @@ The other says which raw item id each number stands for: lines ``raw id <tab> nu
 MiniOneRec's ``<dataset>.item2id``), or JSON ``{raw id: number}``.
 
 Inside there are only numbers; a token is spelt ``<a_1>`` as in ``vocabulary``. Imported codes come without vectors and
-centres, so collisions are treated by number (``quantize.without_collisions``). Knows nothing of vectors or RecBole.
+centres, so collisions are treated by number (``collisions.without_collisions``). Knows nothing of vectors or RecBole.
 """
 
 import argparse
@@ -27,8 +27,8 @@ import numpy as np
 from recbole_think.artifacts import read_json, write_text
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import MOST_LEVELS, Codes
+from recbole_think.itemic.collisions import without_collisions
 from recbole_think.itemic.options import ItemicOptions
-from recbole_think.itemic.quantize import without_collisions
 
 log = logging.getLogger(__name__)
 STYLES = ("plain", "boundaries")

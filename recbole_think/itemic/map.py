@@ -13,6 +13,7 @@ import numpy as np
 
 from recbole_think.artifacts import write_whole
 from recbole_think.corpus.items import ItemText
+from recbole_think.itemic.stream import Streamed
 
 MOST_ITEMS = 2000  # more would be seconds of work and points that hide one another
 WIDTH = 50  # principal components that t-SNE is given, as its authors advise
@@ -22,7 +23,7 @@ ANGLE = 0.8  # coarser than the default of 0.5: a third less time, neighbourhood
 COLUMNS = ("item_id", "title", "category", "x", "y")
 
 
-def write_map(path: Path, vectors: np.ndarray, items: Sequence[ItemText], seed: int) -> None:
+def write_map(path: Path, vectors: np.ndarray | Streamed, items: Sequence[ItemText], seed: int) -> None:
     """Write the map of a catalogue, or of ``MOST_ITEMS`` of its items drawn by ``seed``.
 
     Args:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recbole_think.decoding.beam import Search
+from recbole_think.decoding.item_mask import ItemMask
 from recbole_think.decoding.precision import lowered
 from recbole_think.decoding.sampling import SampleOptions, Samples, noise_of, sample
 from recbole_think.decoding.thinking import led_to
@@ -73,12 +74,13 @@ class Drawing:
         return {}
 
 
-def masked_items(asked: Sequence[Asked], n_items: int) -> Tensor | None:
-    """What may not be named after each prompt, bool [B, n]; None where everything may."""
-    mask = torch.zeros(len(asked), n_items, dtype=torch.bool)
-    for row, one in enumerate(asked):
-        mask[row, one.masked - 1] = True
-    return mask if mask.any() else None
+def masked_items(asked: Sequence[Asked], n_items: int) -> ItemMask | None:
+    """What may not be named after each prompt, as cells of [B, n]; None where everything may."""
+    users = np.repeat(np.arange(len(asked)), [len(one.masked) for one in asked])
+    if not len(users):
+        return None
+    items = np.concatenate([one.masked for one in asked]) - 1
+    return ItemMask(torch.from_numpy(users), torch.from_numpy(items), (len(asked), n_items))
 
 
 @dataclass

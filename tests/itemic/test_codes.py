@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recbole_think.errors import InputError
-from recbole_think.itemic.codes import Codes, collision_rate, health
+from recbole_think.itemic.codes import Codes, collision_rate, health, packed
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +58,13 @@ def test_evenly_used_codes_have_entropy_one_and_a_single_code_zero():
     assert [level["entropy"] for level in even["levels"]] == [1.0, 0.0]
     assert even["levels"][1]["used"] == 0.5
     assert "category_purity" not in even, "a data set without categories has no purity"
+
+
+@pytest.mark.parametrize("sizes", [(3, 4, 5), (2**20, 2**20, 2**20), (2**21, 2**21, 2**21)], ids=str)
+def test_codes_packed_into_numbers_are_as_different_and_in_the_same_order_as_their_rows(sizes):
+    dice = np.random.default_rng(0)
+    table = np.stack([dice.choice([0, 1, size - 1], 50) for size in sizes], axis=1)
+    keys = packed(table, sizes)
+    rows = [tuple(row) for row in table.tolist()]
+    assert sorted(range(50), key=lambda i: (rows[i], i)) == np.argsort(keys, kind="stable").tolist()
+    assert len(set(keys.tolist())) == len(set(rows))

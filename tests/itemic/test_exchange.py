@@ -8,9 +8,9 @@ import pytest
 from recbole_think.errors import InputError
 from recbole_think.itemic import exchange
 from recbole_think.itemic.codes import Codes
+from recbole_think.itemic.collisions import without_collisions
 from recbole_think.itemic.exchange import export, file_digests, imported_codes, parsed, read_codes, read_ids, spelt
 from recbole_think.itemic.options import ItemicOptions
-from recbole_think.itemic.quantize import without_collisions
 
 INDEX = {"0": ["<a_5>", "<b_0>"], "1": ["<a_2>", "<b_7>"], "2": ["<a_2>", "<b_3>"]}
 IDS = "film\t0\nbook one\t1\nsong\t2\n"

@@ -5,7 +5,7 @@ import pytest
 
 from recbole_think.errors import InputError
 from recbole_think.itemic.options import ItemicOptions, shape
-from recbole_think.itemic.quantize import Quantizer, residual_kmeans, resolved
+from recbole_think.itemic.quantize import Quantizer, residual_kmeans
 
 
 def planted(seed=0):
@@ -66,75 +66,6 @@ def test_the_same_seed_gives_the_same_codes():
     vectors = np.random.default_rng(1).normal(size=(80, 6)).astype(np.float32)
     one, two, other = (residual_kmeans(vectors, 2, 8, seed).nearest(vectors) for seed in (3, 3, 4))
     assert (one == two).all() and (one != other).any()
-
-
-def crowd():
-    """A quantizer of 3 x 3 known codes, and items of which several want the same one."""
-    quantizer = Quantizer([np.array([[0.0], [10], [20]], np.float32), np.array([[-2.0], [0], [2]], np.float32)])
-    vectors = np.array([[0.3], [0.0], [-0.2], [0.9], [10.0], [20.4], [20.1]], np.float32)
-    return quantizer, vectors, quantizer.nearest(vectors)
-
-
-def test_reassigning_leaves_no_collision_moves_as_few_as_needed_and_the_nearest_stays():
-    quantizer, vectors, codes = crowd()
-    assert codes.tolist() == [[0, 1]] * 4 + [[1, 1], [2, 1], [2, 1]]
-    table = resolved(codes, vectors, quantizer, "reassign")
-    assert len({tuple(row) for row in table}) == len(table)
-    assert (table != codes).any(1).sum() == len(codes) - len({tuple(row) for row in codes}) == 4
-    assert table[[1, 4, 6]].tolist() == [[0, 1], [1, 1], [2, 1]], "the nearest of each crowd keeps its code"
-    assert table[2].tolist() == [0, 0], "the next takes the nearest free code"
-    assert table[0].tolist() == [0, 2]
-    assert table[5].tolist() == [2, 2]
-    assert codes.tolist()[0] == [0, 1], "the table given is left alone"
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_reassigning_random_crowds_moves_exactly_the_surplus(seed):
-    dice = np.random.default_rng(seed)
-    vectors = dice.normal(size=(60, 3)).astype(np.float32)
-    quantizer = residual_kmeans(vectors, 2, 8, seed=0)  # 64 codes for 60 items
-    codes = quantizer.nearest(vectors)
-    table = resolved(codes, vectors, quantizer, "reassign")
-    assert len({tuple(row) for row in table}) == 60
-    assert (table != codes).any(1).sum() == 60 - len({tuple(row) for row in codes})
-    assert table.min() >= 0 and table.max() < 8
-    error = ((vectors - rebuilt(quantizer, codes)) ** 2).sum(1)
-    for code in {tuple(row) for row in codes}:
-        crowd_rows = np.flatnonzero((codes == code).all(1))
-        assert tuple(table[crowd_rows[error[crowd_rows].argmin()]]) == code
-
-
-def test_items_that_are_all_alike_fill_every_code_there_is():
-    quantizer, _, _ = crowd()
-    vectors = np.zeros((9, 1), np.float32)
-    table = resolved(quantizer.nearest(vectors), vectors, quantizer, "reassign")
-    assert {tuple(row) for row in table} == {(a, b) for a in range(3) for b in range(3)}
-
-
-def test_more_items_than_codes_cannot_be_told_apart():
-    quantizer, _, _ = crowd()
-    vectors = np.zeros((10, 1), np.float32)
-    with pytest.raises(InputError, match=r"10 items .* 9; raise itemic\.levels or itemic\.size"):
-        resolved(quantizer.nearest(vectors), vectors, quantizer, "reassign")
-
-
-def test_an_extra_level_counts_the_items_of_a_crowd():
-    quantizer, vectors, codes = crowd()
-    table = resolved(codes, vectors, quantizer, "extra_level")
-    assert table[:, :2].tolist() == codes.tolist()
-    assert table[:, 2].tolist() == [0, 1, 2, 3, 0, 0, 1]
-    assert table.dtype == np.int64
-
-
-def test_keeping_collisions_changes_nothing():
-    quantizer, vectors, codes = crowd()
-    assert resolved(codes, vectors, quantizer, "keep").tolist() == codes.tolist()
-
-
-def test_distances_to_all_codes_come_nearest_first_and_every_code_once():
-    quantizer, _, _ = crowd()
-    listed = list(quantizer.by_distance(np.array([9.0], np.float32)))
-    assert listed[:3] == [(1, 0), (1, 1), (1, 2)] and len(set(listed)) == len(listed) == 9
 
 
 def test_fewer_items_than_codes_of_a_level_is_an_input_error():
