@@ -23,7 +23,8 @@ class VllmServer:
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--host", "127.0.0.1",
             "--port", str(port), "--dtype", precision, "--max-logprobs", str(most),
             "--logprobs-mode", "processed_logprobs", "--enable-prefix-caching", "--enforce-eager",
-            "--max-model-len", "1024", "--block-size", "32", "--served-model-name", "small",
+            "--max-model-len", "1024", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096",
+            "--block-size", "32", "--served-model-name", "small",
         ]  # fmt: skip
         self.process: subprocess.Popen | None = None
         self.starts: list[float] = []  # seconds of each
