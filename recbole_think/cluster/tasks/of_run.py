@@ -1,7 +1,7 @@
 """What tasks over a finished run share: the run, how lists are made, and whose turn it is in which shard."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,7 @@ class OfRun:
         if "decode" not in blocks:
             raise InputError(f"--decode.{next(iter(decode))}: {type(self.model).__name__} has no such option")
         before = blocks["decode"]
-        read_options(type(before), decode, "decode")  # names and types
-        blocks["decode"] = replace(before, **decode)
+        blocks["decode"] = read_options(type(before), {**asdict(before), **decode}, "decode")
 
     @property
     def names(self) -> np.ndarray:
