@@ -9,7 +9,8 @@ from pathlib import Path
 
 from recbole_think.cluster import tasks
 from recbole_think.cluster.job import Job
-from recbole_think.cluster.queue import FREE, Queue, counted
+from recbole_think.cluster.leases import FAILED
+from recbole_think.cluster.queue import DONE, FREE, Queue, counted
 from recbole_think.cluster.worker import work
 from recbole_think.errors import InputError
 
@@ -24,7 +25,7 @@ def alone(job: Job, name: str) -> None:
     """
     with _logging_to(job.folder / "logs" / f"{name}.log", name):
         queue = Queue(job, name)
-        if counted(queue.look()).keys() <= {"done", "failed"}:
+        if counted(queue.look()).keys() <= {DONE, FAILED}:
             log.info("no shard is left")
             return  # before minutes of loading
         tally = work(queue, tasks.opened(job))
