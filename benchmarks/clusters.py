@@ -24,7 +24,7 @@ from recbole_think.cluster.leases import newest
 from recbole_think.cluster.queue import Queue
 
 COMMAND = [sys.executable, "-m", "recbole_think.cluster"]
-PAUSE_S = (1.0, 6.0)  # between two kills
+PAUSE_S = (0.5, 4.0)  # between two kills
 
 
 def main() -> None:
@@ -63,9 +63,10 @@ def shared_out(job: Job, given) -> list[dict]:
             one.holder.worker: one.shard for one in Queue(job, "look").look() if one.state == "working" and one.holder
         }
         alive = sorted(name for name in holders if workers[name].poll() is None)
-        if alive:
+        if len(alive) == given.workers or (killed and alive):  # the first one when all are at work
             chosen = dice.choice(alive)
             workers[chosen].send_signal(signal.SIGKILL)
+            workers[chosen].wait()
             killed.append({"worker": chosen, "shard": holders[chosen]})
             name = f"w{len(workers)}"
             workers[name] = begin(job, name)
