@@ -4,6 +4,7 @@ python -m recbole_think.cluster plan <job> --task=rank --run_folder=<finished ru
 python -m recbole_think.cluster plan <job> --task=think --run_folder=<finished run> [--split=all]
 python -m recbole_think.cluster plan <job> --task=codes --vectors=<.npy> [--levels=3] [--size=256]
 python -m recbole_think.cluster work <job> [--workers=4]      on every machine, at any time; again after a kill
+                                     [--engine.url=...]      where decode.engine is for this machine
 python -m recbole_think.cluster status <job>
 python -m recbole_think.cluster retry <job>                   lets shards that failed be tried again
 python -m recbole_think.cluster merge <job> --out=<folder>
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; return the exit code."""
     parser = _parser()
     given, more = parser.parse_known_args(argv)
-    if more and given.command != "plan":
+    if more and given.command not in ("plan", "work"):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # lets go of the shard at work, as Ctrl-C does
     logging.getLogger("recbole_think.cluster").setLevel(logging.INFO)
@@ -73,7 +74,7 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
         if not (word.startswith("--") and equals and key):
             raise InputError(f"write options as --key=value, got {word!r}")
         block, dot, inner = key.partition(".")
-        if dot:
+        if dot and isinstance(found.get(block, {}), dict):
             found.setdefault(block, {})[inner] = loaded(text, f"--{key}")
         elif key in ("run_folder", "vectors"):
             found[key] = str(Path(text).expanduser().resolve())
@@ -82,7 +83,7 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _work(given: argparse.Namespace, _: Sequence[str]) -> int:
+def _work(given: argparse.Namespace, words: Sequence[str]) -> int:
     from recbole_think.cluster.station import alone, several
 
     check(given.workers >= 1, f"--workers must be at least 1, got {given.workers}")
@@ -90,12 +91,15 @@ def _work(given: argparse.Namespace, _: Sequence[str]) -> int:
     check(bool(WORDS.fullmatch(name)), f"--worker_name may hold letters, digits, '.', '_' and '-', got {name!r}")
     if processes.launched() > 1:
         raise InputError("workers are started one by one, not as one job of several processes (WORLD_SIZE is set)")
+    here = _options(words)
+    for key in here:
+        check(key == "engine", f"unknown option --{key}; a worker takes --engine.<key>=<value>, the rest is planned")
     job = read_job(given.job)
     with contextlib.redirect_stdout(sys.stderr):  # some models print; standard output is for results
         if given.workers > 1:
-            several(job, name, given.workers)
+            several(job, name, given.workers, words)
         else:
-            alone(job, name)
+            alone(job, name, here.get("engine", {}))
     failed = counted(Queue(job, name).look())[FAILED]
     if failed:
         sys.stdout.write(f"{failed} of {job.shards} shards have failed; status says why\n")

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recbole_think.cluster import tasks
 from recbole_think.cluster.job import Job
@@ -17,8 +18,13 @@ from recbole_think.errors import InputError
 log = logging.getLogger(__name__)
 
 
-def alone(job: Job, name: str) -> None:
+def alone(job: Job, name: str, engine: Mapping[str, Any]) -> None:
     """Work in this process until no shard is left.
+
+    Args:
+        job: to work on.
+        name: of the worker.
+        engine: where the engine of this machine is, as ``Task.use`` takes it.
 
     Raises:
         InputError: the job cannot be worked on here.
@@ -28,7 +34,9 @@ def alone(job: Job, name: str) -> None:
         if counted(queue.look()).keys() <= {DONE, FAILED}:
             log.info("no shard is left")
             return  # before minutes of loading
-        tally = work(queue, tasks.opened(job))
+        task = tasks.opened(job)
+        task.use(engine)
+        tally = work(queue, task)
         log.info("no shard is left; %d were made here", tally.made)
 
 
@@ -53,13 +61,19 @@ def _logging_to(path: Path, name: str) -> Iterator[None]:
         handler.close()
 
 
-def several(job: Job, name: str, count: int) -> None:
+def several(job: Job, name: str, count: int, words: Sequence[str]) -> None:
     """Start workers in processes of their own, and wait for them; one that dies is not started again.
+
+    Args:
+        job: to work on.
+        name: of each, before its number.
+        count: of workers.
+        words: more of every command.
 
     Raises:
         InputError: all ended, and shards are left.
     """
-    command = [sys.executable, "-m", "recbole_think.cluster", "work", str(job.folder)]
+    command = [sys.executable, "-m", "recbole_think.cluster", "work", str(job.folder), *words]
     running = [subprocess.Popen([*command, f"--worker_name={name}-{number}"]) for number in range(count)]
     try:
         for number, process in enumerate(running):

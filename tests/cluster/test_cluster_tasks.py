@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from recbole_think import load
 from recbole_think.cluster import tasks
@@ -20,10 +21,12 @@ from recbole_think.cluster.job import read_job
 from recbole_think.cluster.queue import Queue
 from recbole_think.cluster.worker import work
 from recbole_think.experiment import run
+from recbole_think.export import export
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.quantize import Quantizer, without_collisions
 from recbole_think.record import read_ranks
 from tests.cluster.toy import ROOT, at_work, until
+from tests.server import Pretender, serving
 from tests.toy import settings, walks, write_toy
 
 
@@ -161,6 +164,40 @@ def test_workers_with_other_weights_code_or_libraries_are_refused(other, planned
     said = capsys.readouterr().err
     assert "workers need the weights, data, code and libraries of the plan" in said and "was planned with" in said
     assert not list((job / "results").iterdir()) and not list((job / "leases").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine.url=http://127.0.0.1:9/v1"], "this job is computed by its workers; plan it with --decode.engine"),
+        (["--split=valid"], "unknown option --split; a worker takes --engine.<key>=<value>"),
+    ],
+)
+def test_a_worker_takes_no_options_of_the_job_nor_an_engine_that_is_not_asked(words, said, planned, capsys):
+    assert main(["work", str(planned("rank")), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_which_engine_is_planned_and_where_it_is_said_on_every_machine(planned, capsys, tmp_path):
+    job, command = planned("rank", "--decode.engine=openai"), ["work", str(tmp_path / "rank"), "--worker_name=w"]
+    assert main(command) == 2
+    assert "engine.url" in capsys.readouterr().err, "nobody said where"
+    assert main([*command, "--engine.ulr=http://127.0.0.1:9/v1"]) == 2
+    assert "did you mean engine.url?" in capsys.readouterr().err
+    assert not list((job / "leases").iterdir())
+
+
+def test_thoughts_and_lists_may_come_from_a_server_behind_each_worker(planned, run_folder, tmp_path):
+    export(run_folder, tmp_path / "plain")
+    pretender = Pretender(AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval())
+    for task, name, row in (("think", "thoughts.jsonl", "thoughts"), ("rank", "lists.jsonl", "items")):
+        job = planned(task, "--decode.engine=openai")
+        with serving(pretender) as url:  # each time at another address
+            assert main(["work", str(job), f"--engine.url={url}"]) == 0
+        assert main(["merge", str(job), f"--out={tmp_path / row}"]) == 0, "joining needs no server"
+        found = lines(tmp_path / row / name)
+        assert {line["user"] for line in found} == set(walks()) and all(line[row] for line in found)
+    assert pretender.requests
 
 
 def test_a_job_of_several_processes_is_no_worker(planned, monkeypatch, capsys):

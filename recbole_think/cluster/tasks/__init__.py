@@ -32,6 +32,9 @@ class Task(Protocol):
             folder: of the job, with what ``prepare`` wrote; None while the job is planned.
         """
 
+    def use(self, engine: Mapping[str, Any]) -> None:
+        """Say where the engine of this machine is, before anything is computed: what changes no result."""
+
     def made_from(self) -> dict[str, Any]:
         """Digests of all inputs."""
 

@@ -5,6 +5,7 @@ the worker that reads it. n rows of d numbers, L levels.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,6 +78,10 @@ class CodesOfRows:
         centres = {str(level): torch.from_numpy(of_level) for level, of_level in enumerate(fitted.centres)}
         save_tensors(folder / CENTRES, centres)
         write_json(folder / ROWS, {"digests": self._digests})
+
+    def use(self, engine: Mapping[str, Any]) -> None:
+        """Refuse an engine: there is none."""
+        check(not engine, "--engine: codes are named without one")
 
     def compute(self, shard: int) -> np.ndarray:
         """Name the rows of a shard: int64 [rows, L]."""

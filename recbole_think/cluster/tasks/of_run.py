@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_think.decoding.engine import OURS, EngineOptions
+from recbole_think.engines import require_engine
 from recbole_think.errors import InputError
 from recbole_think.loading import load
 from recbole_think.memory import keep_memory
@@ -76,6 +78,16 @@ class OfRun:
             "precision": str(self.model.dtype()) if hasattr(self.model, "dtype") else "torch.float32",
             "masked": self.masked,
         }
+
+    def use(self, engine: Mapping[str, Any]) -> None:
+        """Take the engine of the job where it is for this machine; see ``decode.engine``."""
+        name = getattr(self.model.decode, "engine", OURS)
+        if name == OURS:
+            check(not engine, "--engine: this job is computed by its workers; plan it with --decode.engine")
+            return
+        blocks = self.model.options
+        blocks["engine"] = read_options(EngineOptions, {**asdict(blocks["engine"]), **engine}, "engine")
+        require_engine(name, blocks["engine"])
 
     def prepare(self, folder: Path) -> None:
         """Nothing is needed besides the run."""
