@@ -175,3 +175,8 @@ def _failures(standing: Standing) -> int:
 def counted(standings: list[Standing]) -> Counter[str]:
     """How many shards stand how; a stale one counts as free."""
     return Counter(FREE if standing.state == STALE else standing.state for standing in standings)
+
+
+def ended(standings: list[Standing]) -> bool:
+    """Whether every shard is done or has failed: nothing is left for anybody."""
+    return counted(standings).keys() <= {DONE, FAILED}

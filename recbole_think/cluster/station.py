@@ -10,8 +10,7 @@ from typing import Any
 
 from recbole_think.cluster import tasks
 from recbole_think.cluster.job import Job
-from recbole_think.cluster.leases import FAILED
-from recbole_think.cluster.queue import DONE, FREE, Queue, counted
+from recbole_think.cluster.queue import Queue, ended
 from recbole_think.cluster.worker import work
 from recbole_think.errors import InputError
 
@@ -31,7 +30,7 @@ def alone(job: Job, name: str, engine: Mapping[str, Any]) -> None:
     """
     with _logging_to(job.folder / "logs" / f"{name}.log", name):
         queue = Queue(job, name)
-        if counted(queue.look()).keys() <= {DONE, FAILED}:
+        if ended(queue.look()):
             log.info("no shard is left")
             return  # before minutes of loading
         task = tasks.opened(job)
@@ -84,6 +83,5 @@ def several(job: Job, name: str, count: int, words: Sequence[str]) -> None:
             process.terminate()
         for process in running:
             process.wait()
-    left = counted(Queue(job, name).look())
-    if left[FREE]:
-        raise InputError(f"{left[FREE]} of {job.shards} shards are left; see {job.folder / 'logs'}")
+    if not ended(Queue(job, name).look()):  # a worker that ends well leaves nothing
+        raise InputError(f"all {count} workers ended before their time, and shards are left; see {job.folder / 'logs'}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recbole_think.cluster.leases import FAILED, WORKING, Lease
-from recbole_think.cluster.queue import DONE, Queue, Standing, counted
+from recbole_think.cluster.queue import DONE, Queue, Standing, counted, ended
 from recbole_think.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def work(queue: Queue, task: Computes) -> Tally:
 def _next(queue: Queue) -> Lease | None:
     """Take a shard, waiting while others are at work on all that is left; None where nothing is left."""
     while (lease := queue.claim()) is None:
-        if WORKING not in counted(queue.look()):
+        if ended(queue.look()):
             return None
         time.sleep(min(queue.job.rules.lease_s / 5, LONGEST_WAIT_S))
     return lease

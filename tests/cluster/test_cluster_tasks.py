@@ -271,6 +271,13 @@ def test_several_workers_of_a_machine_share_a_job_and_log_by_name(vectors, tmp_p
     assert main(["merge", str(job), f"--out={tmp_path / 'out'}"]) == 0
 
 
+def test_where_all_workers_of_a_machine_are_lost_that_is_said(vectors, tmp_path, monkeypatch, capsys):
+    job = codes_job(vectors, tmp_path / "job")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert main(["work", str(job), "--workers=2"]) == 2
+    assert "all 2 workers ended before their time, and shards are left" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_killed_workers_of_a_run_are_replaced_and_metrics_are_those_of_one_process(planned, run_folder, tmp_path):
     job = planned("rank", "--lease_s=2", "--shard_users=1", "--decode.tokens_per_batch=1")

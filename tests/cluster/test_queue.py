@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,12 @@ def test_a_lease_is_stale_by_the_clock_of_whoever_looks_and_by_its_count_alone(t
     clock.now += 0.2 * LEASE_S
     taken = other.claim()
     assert taken is not None and taken.holder.losses == 1 and lease.lost and not taken.lost
+
+
+def test_a_worker_does_not_end_over_a_lease_that_becomes_stale_between_two_looks(tmp_path):
+    job, seconds = toy_job(tmp_path / "job", shards=1, lease_s=0.1), count(0, 0.11)  # a lease between any two looks
+    Queue(job, "gone").claim()
+    assert work(Queue(job, "b", lambda: next(seconds)), Squares()).made == 1
 
 
 def test_a_worker_that_has_just_come_waits_a_whole_lease_whatever_its_clock_says(two):
