@@ -37,6 +37,7 @@ setup(
         "trl>=1.0",
         "sentence-transformers>=5.0",
         "scikit-learn>=1.5",
+        "threadpoolctl>=3",
         "scipy>=1.11",
         "numpy>=1.26",
         "pandas>=2.0,<3",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from secrets import randbits
 from typing import Any
 
 from recbole_think.errors import InputError
@@ -65,7 +66,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{randbits(62)}")  # process ids are the same on many machines
     try:
         with disk_guard(path):
             write(draft)
@@ -94,7 +95,7 @@ def fresh_folder(place: Path, replace: bool, ours: str) -> Iterator[Path]:
             raise InputError(f"{place} is there already; --replace makes it anew, or choose another name")
         if not (place / ours).is_file():
             raise InputError(f"{place} is not replaced: it has no {ours}, so it was not made by this command")
-    draft, old = (place.with_name(f".{place.name}.{os.getpid()}.{what}") for what in ("new", "old"))
+    draft, old = (place.with_name(f".{place.name}.{randbits(62)}.{what}") for what in ("new", "old"))
     try:
         with disk_guard(place):
             draft.mkdir(parents=True)

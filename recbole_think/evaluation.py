@@ -3,6 +3,7 @@
 Metric definitions stay RecBole's; this file repairs what feeds them (docs/fairness.md lists each repair).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from recbole.evaluator import Collector
 from recbole.evaluator.register import metrics_dict
 
 from recbole_think.corpus.histories import Histories
-from recbole_think.shards import Keep, ranked_ahead
+from recbole_think.shards import Keep, looked_up, ranked_ahead
 
 SAMPLES = 20  # users whose lists are kept to be looked at
 
@@ -96,7 +97,10 @@ def release_own_mask(loader) -> None:
                 loader.uid2history_item[user] = nothing
 
 
-def evaluate(trainer, loader, mask: Histories | None, show_progress: bool = False, keep: Keep | None = None) -> Scores:
+def evaluate(
+    trainer, loader, mask: Histories | None, show_progress: bool = False, keep: Keep | None = None,
+    lists: Iterable[tuple[int, list[int]]] | None = None,
+) -> Scores:  # fmt: skip
     """Rank the whole catalogue for every user of ``loader`` with RecBole's evaluator.
 
     Args:
@@ -105,16 +109,18 @@ def evaluate(trainer, loader, mask: Histories | None, show_progress: bool = Fals
         mask: items that may not be recommended, or None.
         show_progress: draw a bar with the time left.
         keep: where a generative model's lists are kept while they are made.
+        lists: user and list of every row, where a generative model has ranked them before.
     """
     set_mask(trainer, mask)
     trainer.eval_collector.forget()
-    with ranked_ahead(trainer.model, loader, keep, show_progress) as ahead:
+    made = looked_up(trainer.model, lists) if lists else ranked_ahead(trainer.model, loader, keep, show_progress)
+    with made as ahead:
         metrics = trainer.evaluate(loader, load_best_model=False, show_progress=show_progress and not ahead)
-    lists = trainer.eval_collector.lists
+    shown = trainer.eval_collector.lists
     users, hits = trainer.eval_collector.take()
     metrics = {name: float(value) for name, value in metrics.items()}
     illegal = trainer.model.take_illegal_rate() if hasattr(trainer.model, "take_illegal_rate") else None
-    return Scores(metrics, standard_errors(trainer.config, hits), users, first_hits(hits), illegal, lists)
+    return Scores(metrics, standard_errors(trainer.config, hits), users, first_hits(hits), illegal, shown)
 
 
 def first_hits(hits: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Options of a room: one frozen dataclass read from one YAML block, unknown keys refused."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -29,7 +29,8 @@ def read_options(cls: type[Options], given: Mapping[str, Any] | None, where: str
         if key not in known:
             hint = near_hint(key, known, f"{where}.")
             raise InputError(f"unknown option {where}.{key}{hint} (known: {', '.join(known)})")
-        _check_type(f"{where}.{key}", value, known[key].default)
+        of = known[key]
+        _check_type(f"{where}.{key}", value, of.default if of.default_factory is MISSING else of.default_factory())
     return cls(**(given or {}))
 
 

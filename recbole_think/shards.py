@@ -9,7 +9,7 @@ U rows of the evaluation, K length of a list.
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -74,7 +74,22 @@ def ranked_ahead(
         yield False
         return
     chosen = np.arange(len(loader.dataset)) if rows is None else np.array(rows, dtype=np.int64)
-    model.ready = _ranked(model, loader, chosen, keep, show_progress)
+    with looked_up(model, _ranked(model, loader, chosen, keep, show_progress)) as ready:
+        yield ready
+
+
+@contextmanager
+def looked_up(model: Any, lists: Iterable[tuple[int, list[int]]]) -> Iterator[bool]:
+    """Within the block ``model.full_sort_predict`` looks up lists that were made elsewhere.
+
+    Args:
+        model: a generative recommender.
+        lists: user and list of every row that will be asked for, in that order.
+
+    Yields:
+        True: lists are ready.
+    """
+    model.ready = iter(lists)
     try:
         yield True
     finally:
@@ -108,16 +123,17 @@ def _ranked(
     return ((user, row[row > 0].tolist()) for user, row in zip(users.tolist(), table, strict=True))
 
 
-def shards(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def shards(lengths: Sequence[int], budget: int, users: int | None = None) -> list[list[int]]:
     """Cut rows into shards of whole batches, short prompts first.
 
     Args:
         lengths: tokens of every row's prompt.
         budget: padded tokens of a batch.
+        users: least of a shard; ``SHARD_USERS`` if left out.
     """
     found: list[list[int]] = [[]]
     for batch in token_batches(lengths, budget):
-        if len(found[-1]) >= SHARD_USERS:
+        if len(found[-1]) >= (users or SHARD_USERS):
             found.append([])
         found[-1] += batch
     return found if found[0] else []

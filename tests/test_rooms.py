@@ -92,6 +92,14 @@ def test_the_ground_floor_leans_on_nothing_above_it():
     assert ours(PACKAGE / "folder.py") <= BASE
 
 
+def test_the_queue_of_a_cluster_knows_nothing_of_models_or_tasks():
+    for part in ("storage", "leases", "job", "queue", "worker", "status", "merge"):
+        path = PACKAGE / "cluster" / f"{part}.py"
+        assert ours(path) <= BASE | {"cluster"}, part
+        assert not {module for module in imports(path) if module.startswith("recbole_think.cluster.tasks")}, part
+        assert not others(path) & {"torch", "numpy", "recbole", "transformers"}, part
+
+
 def test_nothing_of_the_package_leans_on_its_tests_or_on_the_command_line():
     for path in FILES:
         assert "tests" not in others(path), name(path)
@@ -108,6 +116,7 @@ def test_nothing_of_the_package_leans_on_its_tests_or_on_the_command_line():
                 "export.py",
                 "search/__main__.py",
                 "plan/__main__.py",
+                "cluster/__main__.py",
             }
             or (name(path) == "config.py")
         ), name(path)
