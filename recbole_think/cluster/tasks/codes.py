@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 from recbole_think.artifacts import digest, load_tensors, read_json, save_tensors, write_json
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes
-from recbole_think.itemic.quantize import Quantizer, residual_kmeans, without_collisions
+from recbole_think.itemic.collisions import without_collisions
+from recbole_think.itemic.quantize import Quantizer, residual_kmeans
 from recbole_think.options import check
 
 NAME = "codes.safetensors"
