@@ -204,7 +204,7 @@ class StockSide:
         policy.generation_config.eos_token_id = tokenizer.eos_token_id
         policy.generation_config.pad_token_id = tokenizer.pad_token_id
         options = replace(problem.options, steps=1)
-        settings = arguments(options, problem.context(folder), folder, [1.0], options.temperature)
+        settings = arguments(options, options.temperature, problem.context(folder).seed, folder, [1.0], {})
         settings.max_completion_length = problem.longest
         texts = [" ".join(tokenizer.convert_ids_to_tokens(ids.tolist())) for ids in self.peer.asked]
         data = Dataset.from_dict({"prompt": texts, "number": list(range(len(texts)))})

@@ -85,7 +85,9 @@ def reinforced(task: Task, context: Context) -> Outcome:
         with quiet():
             trainer = RewardTrainer(
                 model=learner.model, reward_funcs=rewarded(task), rollout_func=task.drawing,
-                args=arguments(task, context, folder, weights, {**learner.arguments(), **engine}),
+                args=arguments(
+                    options, task.temperature, context.seed, folder, weights, {**learner.arguments(), **engine}
+                ),
                 train_dataset=Dataset.from_dict({"prompt": numbers}), processing_class=tokenizer,
                 callbacks=[best, stop], learner=learner,
             )  # fmt: skip
@@ -204,10 +206,11 @@ def rewarded(task: Task) -> list[Any]:
 
 
 def arguments(
-    task: Task, context: Context, folder: Path, weights: Sequence[float], more: Mapping[str, Any]
-) -> GRPOConfig:
+    options: ReinforcementOptions, temperature: float, seed: int, folder: Path, weights: Sequence[float],
+    more: Mapping[str, Any],
+) -> GRPOConfig:  # fmt: skip
     """Translate our options into TRL's, and add ``more`` of its own."""
-    options, of = task.options, processes.count()
+    of = processes.count()
     many = options.prompts * options.group
     options.require_shares(of)
     return GRPOConfig(
@@ -221,7 +224,7 @@ def arguments(
         epsilon=options.clip,
         scale_rewards=options.scale,
         reward_weights=list(weights),
-        temperature=task.temperature,
+        temperature=temperature,
         loss_type="grpo",
         learning_rate=options.learning_rate,
         lr_scheduler_type="constant_with_warmup",
@@ -239,7 +242,7 @@ def arguments(
         shuffle_dataset=False,  # drawn by seed already
         disable_tqdm=True,
         report_to="none",
-        seed=context.seed,
+        seed=seed,
         dataloader_pin_memory=torch.cuda.is_available(),
         **more,
     )
