@@ -27,7 +27,7 @@ from recbole_think.shards import Keep, ranked_ahead
 BEAMS, TEN = 20, 10
 NEAR = 1e-3  # nats: scores closer than this may change places between two ways of computing them
 DRAWS = 400  # thoughts of one prompt, whose first words are counted
-FEW = 16  # users of a shard, so that a few dozen users make several
+FEW, FEW_TOKENS = 16, 640  # users of a shard and tokens of a batch, so that a few dozen users make several shards
 
 
 class Checks:
@@ -139,7 +139,7 @@ class Checks:
         """The server is killed and stays away: a clear error, and what was ranked before is kept."""
         shards.SHARD_USERS = FEW
         model, rows = self.run.model, range(len(self.prompts))
-        model.options["decode"] = replace(self.direct, engine="openai")
+        model.options["decode"] = replace(self.direct, engine="openai", tokens_per_batch=FEW_TOKENS)
         self.ranker.engine = replace(server, options=replace(server.options, patience_s=2.0))
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "shards"
