@@ -1,11 +1,13 @@
 """Ten million items: a catalogue on disk, its codes, their trie, and what a batch pays for its size.
 
-    python benchmarks/ten_million.py [--folder=<folder>] [--parts catalogue ours faiss semantic_id codes trie decode]
+    python benchmarks/ten_million.py [--folder=<folder>]
+        [--parts catalogue ours faiss semantic_id names collisions trie decode]
 
 Without --folder all is done in a temporary one, which takes 16 GB. With it, parts can be done again one by one: each
 keeps its own record in benchmarks/results/ten_million.json and leaves the others' alone. "ours", "faiss" and
-"semantic_id" fit the same first million items (they come in no order; quantizers.py), "codes" names all, "trie" and
-"decode" need what "codes" left in the folder. Every part is a process of its own, so that its peak memory is its own.
+"semantic_id" fit the same first million items (they come in no order; quantizers.py); "names" fits and names all,
+"collisions" needs what it left in the folder, "trie" and "decode" what that one left. Every part is a process of its
+own, so that its peak memory is its own.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from bench import RESULTS, in_turn, medians, options, record
 from catalogue import write_catalogue
 from world import random_codes, taught_backbone, word_prompts
 
-from recbole_think.artifacts import read_json, write_json
+from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
 from recbole_think.corpus.histories import Histories
 from recbole_think.decoding.beam import beam_search
 from recbole_think.decoding.item_mask import ItemMask
@@ -34,13 +36,14 @@ from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes, collision_rate
 from recbole_think.itemic.collisions import resolved
-from recbole_think.itemic.minibatch import minibatch_kmeans, named, renamed
+from recbole_think.itemic.minibatch import Named, minibatch_kmeans, named, renamed
+from recbole_think.itemic.quantize import Quantizer
 from recbole_think.itemic.stream import OnDisk, Streamed
 from recbole_think.machine import peak_memory_mib
 from recbole_think.prompts.batching import prompt_batch
 
 LEVELS, SIZE, FEW = 4, 256, 10_000
-VECTORS, CODES = "vectors.npy", "codes.safetensors"  # in the folder
+VECTORS, NAMES, CODES = "vectors.npy", "names.safetensors", "codes.safetensors"  # in the folder
 MET = 50  # items of a history
 REPORT = RESULTS / "ten_million.json"
 
@@ -103,8 +106,8 @@ def fitted(given: argparse.Namespace, how: str) -> dict[str, Any]:
     }
 
 
-def codes(given: argparse.Namespace) -> dict[str, Any]:
-    """What a run does with a vector file of this size (itemic/build.py), its steps timed."""
+def names(given: argparse.Namespace) -> dict[str, Any]:
+    """The first half of what a run does with a vector file of this size (itemic/build.py), its steps timed."""
     seconds: dict[str, float] = {}
     with timed(seconds, "centre"):
         vectors = Streamed([OnDisk(given.folder / VECTORS, given.items)], [1.0])
@@ -115,33 +118,51 @@ def codes(given: argparse.Namespace) -> dict[str, Any]:
         quantizer = minibatch_kmeans(sample, LEVELS, SIZE, given.seed)
     del sample
     with timed(seconds, "name"):
-        before = named(vectors, quantizer)
-    with timed(seconds, "collisions"):
+        found = named(vectors, quantizer)
+    centres = {f"centres{level}": torch.from_numpy(of) for level, of in enumerate(quantizer.centres)}
+    total = torch.tensor(found.total, dtype=torch.float64)
+    save_tensors(
+        given.folder / NAMES,
+        {"codes": torch.from_numpy(found.codes), "error": torch.from_numpy(found.error), "total": total, **centres},
+    )
+    return {
+        "seconds": seconds,
+        "fitted_on": fitted_on,
+        "explained": found.explained,
+        "collisions": collision_rate(found.codes),
+    }
+
+
+def collisions(given: argparse.Namespace) -> dict[str, Any]:
+    """The second half: no two items keep the same codes."""
+    found = {name: tensor.numpy() for name, tensor in load_tensors(left(given, NAMES, "names")).items()}
+    before = Named(found["codes"], found["error"], float(found["total"]))
+    quantizer = Quantizer([found[f"centres{level}"] for level in range(LEVELS)])
+    vectors = Streamed([OnDisk(given.folder / VECTORS, given.items)], [1.0])
+    seconds: dict[str, float] = {}
+    with timed(seconds, "reassign"):
         table = resolved(before.codes, vectors, quantizer, "reassign", before.error)
     with timed(seconds, "judge"):
         after = renamed(vectors, before, table, quantizer)
     Codes(table, (SIZE,) * LEVELS).save(given.folder / CODES)
     return {
-        "seconds": {**seconds, "all": sum(seconds.values())},
-        "fitted_on": fitted_on,
-        "explained_before": before.explained,
-        "explained_after": after.explained,
-        "collisions_before": collision_rate(before.codes),
-        "collisions_after": collision_rate(table),
+        "seconds": seconds,
+        "explained": after.explained,
+        "collisions": collision_rate(table),
         "moved": float((table != before.codes).any(1).mean()),
     }
 
 
 def trie(given: argparse.Namespace) -> dict[str, Any]:
     """Bytes of the trie and seconds to build it from codes."""
-    table = torch.from_numpy(made_codes(given))
+    table = torch.from_numpy(Codes.load(left(given, CODES, "collisions")).table)
     seconds, built = in_turn({"build": lambda: SidTrie(table)}, given.repeats)
     return {"bytes_per_item": built["build"].nbytes / len(table), "seconds": medians(seconds), "all": seconds}
 
 
 def decode(given: argparse.Namespace) -> dict[str, Any]:
     """A batch over all items and over ten thousand of them, the same model, history masks made in the time."""
-    table = made_codes(given)
+    table = Codes.load(left(given, CODES, "collisions")).table
     dice = np.random.default_rng(given.seed)
     few = table[np.sort(dice.choice(len(table), FEW, replace=False))]
     tries = {"few": SidTrie(torch.from_numpy(few)), "all": SidTrie(torch.from_numpy(table))}
@@ -170,12 +191,12 @@ def batch(model: Any, code_tokens: list, prompts: tuple, beams: int, over: SidTr
     beam_search(model, *prompts, over, code_tokens, beams, "level", item_mask=masked)
 
 
-def made_codes(given: argparse.Namespace) -> np.ndarray:
-    """Codes that part "codes" left: int64 [n, L]."""
-    path = given.folder / CODES
+def left(given: argparse.Namespace, name: str, part: str) -> Path:
+    """A file that another part left in the folder."""
+    path = given.folder / name
     if not path.exists():
-        raise InputError(f"no {path}: do the part codes first, with the same --folder")
-    return Codes.load(path).table
+        raise InputError(f"no {path}: do the part {part} first, with the same --folder")
+    return path
 
 
 @contextmanager
@@ -191,7 +212,8 @@ PARTS = {
     "ours": lambda given: fitted(given, "ours"),
     "faiss": lambda given: fitted(given, "faiss"),
     "semantic_id": lambda given: fitted(given, "semantic_id"),
-    "codes": codes,
+    "names": names,
+    "collisions": collisions,
     "trie": trie,
     "decode": decode,
 }

@@ -48,27 +48,22 @@ def resolved(
     return _reassigned(codes, vectors, quantizer, error)
 
 
-class _Taken:
-    """Which codes are taken, looked up by all codes but the last."""
+class _Free:
+    """Which codes are free, by their head: all codes of an item but the last."""
 
     def __init__(self, keys: np.ndarray, sizes: Sequence[int]):
-        """``keys``: what is taken from the start, sorted."""
+        """``keys``: the packed codes that are taken from the start, sorted."""
         self.keys, self.sizes = keys, tuple(sizes)
-        self.free: dict[tuple[int, ...], np.ndarray] = {}  # by head that was asked for: bool [size of the last level]
+        self.asked: dict[tuple[int, ...], np.ndarray] = {}
 
-    def first_free(self, head: tuple[int, ...], order: np.ndarray) -> int | None:
-        """First last code in ``order`` that is free below ``head``, which is taken from now on."""
-        free = self.free.get(head)
+    def below(self, head: tuple[int, ...]) -> np.ndarray:
+        """Last codes that are free, bool [size of the last level]; who takes one says so there."""
+        free = self.asked.get(head)
         if free is None:
-            free = self.free[head] = self._free(head)
-        place = int(free[order].argmax())
-        code = int(order[place])
-        if not free[code]:
-            return None
-        free[code] = False
-        return code
+            free = self.asked[head] = self._looked_up(head)
+        return free
 
-    def _free(self, head: tuple[int, ...]) -> np.ndarray:
+    def _looked_up(self, head: tuple[int, ...]) -> np.ndarray:
         size, start = self.sizes[-1], 0
         for code, level_size in zip(head, self.sizes[:-1], strict=True):
             start = start * level_size + code
@@ -87,20 +82,24 @@ def _reassigned(
     keys, first = np.unique(packed(codes, sizes)[order], return_index=True)
     late = np.ones(len(codes), dtype=bool)
     late[first] = False
-    waiting, taken, result = order[late], _Taken(keys, sizes), codes.copy()
+    waiting, free, result = order[late], _Free(keys, sizes), codes.copy()
     together = rows_within(vectors.shape[1])  # read from end to end once for as many as fit
     for begin in range(0, len(waiting), together):
         rows = waiting[begin : begin + together]
         for row, vector in zip(rows.tolist(), vectors[rows], strict=True):
-            result[row] = _nearest_free(quantizer, vector, taken)
+            result[row] = _taken(quantizer, vector, free)
     return result
 
 
-def _nearest_free(quantizer: Quantizer, vector: np.ndarray, taken: _Taken) -> tuple[int, ...]:
-    for head, order in quantizer.by_distance(vector):
-        last = taken.first_free(head, order)
-        if last is not None:
-            return (*head, last)
+def _taken(quantizer: Quantizer, vector: np.ndarray, free: _Free) -> tuple[int, ...]:
+    """Take the nearest free code."""
+    last = len(quantizer.centres) - 1
+    for head, rest in quantizer.heads_by_distance(vector):
+        below = free.below(head)
+        if below.any():  # asked first: where items crowd, most heads are full
+            code = int(np.where(below, quantizer.distances(rest[None], last)[0], np.inf).argmin())
+            below[code] = False
+            return (*head, code)
     raise AssertionError("there are more codes than items")
 
 

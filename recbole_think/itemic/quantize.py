@@ -29,7 +29,7 @@ class Quantizer:
         """Codes of ``vectors`` [n, d], taking the nearest centre level by level: int64 [n, L]."""
         codes, rest = [], vectors
         for level, centres in enumerate(self.centres):
-            code = self._distances(rest, level).argmin(1)
+            code = self.distances(rest, level).argmin(1)
             codes.append(code)
             rest = rest - centres[code]
         return np.stack(codes, axis=1).astype(np.int64)
@@ -39,21 +39,20 @@ class Quantizer:
         parts = [centres[codes[:, level]] for level, centres in enumerate(self.centres)]
         return np.stack(parts).sum(0)
 
-    def by_distance(self, vector: np.ndarray, level: int = 0) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-        """Name every code of one vector [d], nearest first within each level, the last level varying fastest.
+    def heads_by_distance(self, vector: np.ndarray, level: int = 0) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+        """Name one vector [d] by all codes but the last, nearest first within each level, later levels varying faster.
 
         Yields:
-            the codes of all levels but the last, and the codes of the last level in their order, int64 [size].
+            the codes, and what they leave over, [d].
         """
-        order = self._distances(vector[None], level)[0].argsort(kind="stable")
         if level + 1 == len(self.centres):
-            yield (), order
+            yield (), vector
             return
-        for code in order.tolist():
-            for head, last in self.by_distance(vector - self.centres[level][code], level + 1):
-                yield (code, *head), last
+        for code in self.distances(vector[None], level)[0].argsort(kind="stable").tolist():
+            for head, rest in self.heads_by_distance(vector - self.centres[level][code], level + 1):
+                yield (code, *head), rest
 
-    def _distances(self, vectors: np.ndarray, level: int) -> np.ndarray:
+    def distances(self, vectors: np.ndarray, level: int) -> np.ndarray:
         """Squared distances to the centres of a level, up to a constant per row: [n, size]."""
         return self.lengths[level][None] - 2 * vectors @ self.centres[level].T
 

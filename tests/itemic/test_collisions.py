@@ -136,7 +136,7 @@ def test_reassigning_reads_no_more_rows_together_than_may_be_in_memory(monkeypat
     assert (table == reassigned_one_by_one(codes, vectors, quantizer)).all()
 
 
-def test_distances_to_all_codes_come_nearest_first_and_every_code_once():
+def test_all_codes_but_the_last_come_nearest_first_and_every_one_once_with_what_they_leave_over():
     quantizer, _, _ = crowd()
-    listed = [(*head, code) for head, last in quantizer.by_distance(np.array([9.0], np.float32)) for code in last]
-    assert listed[:3] == [(1, 0), (1, 1), (1, 2)] and len(set(listed)) == len(listed) == 9
+    heads, rests = zip(*quantizer.heads_by_distance(np.array([9.0], np.float32)), strict=True)
+    assert heads == ((1,), (0,), (2,)) and [float(rest[0]) for rest in rests] == [-1, 9, -11]
