@@ -12,7 +12,7 @@ run: $(READY)
 	$(BIN)/python run_recbole_think.py --model=OneRecThink --dataset=ml-100k
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses=4 --dist loadfile
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses=4 --dist loadfile --durations=20
 
 slow: $(READY)
 	$(PIP) -e ".[offline,dev,deepspeed,four_bit]"
