@@ -23,7 +23,8 @@ from recbole_think.cluster.worker import work
 from recbole_think.experiment import run
 from recbole_think.export import export
 from recbole_think.itemic.codes import Codes
-from recbole_think.itemic.quantize import Quantizer, without_collisions
+from recbole_think.itemic.collisions import without_collisions
+from recbole_think.itemic.quantize import Quantizer
 from recbole_think.record import read_ranks
 from tests.cluster.toy import ROOT, at_work, until
 from tests.server import Pretender, serving
