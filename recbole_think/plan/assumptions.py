@@ -42,7 +42,7 @@ class Assumptions:
     size: int = said(256, "codes of a level (the paper)", 2)
     vector_size: int = said(448, "numbers of an item vector: 384 of text, 64 of co-occurrence (our defaults)")
     encoder_parameters: float = said(10.6e6, "weights of the encoder's layers (all-MiniLM-L6-v2)")
-    fit_items: int = said(10_000_000, "items the centres are fitted to, a sample (ours reads all; assumption)")
+    fit_items: int = said(10_000_000, "items the centres are fitted to, a sample (ours: 1.5 GiB; assumption)")
     fit_passes: int = said(60, "passes of k-means over them, at most (our default)")
 
     backbone: str = field(default="smollm2-135m", metadata={"says": "language model", "names": tuple(BACKBONES)})
