@@ -123,8 +123,8 @@ def file_vectors(path: Path, n: int) -> np.ndarray:
     return checked(opened(path, n), path)
 
 
-def opened(path: Path, n: int, mapped: bool = False) -> np.ndarray:
-    """Open one ``.npy`` file of item vectors, numbers [n, d], or map it; values are as they are.
+def opened(path: Path, n: int | None, mapped: bool = False) -> np.ndarray:
+    """Open one ``.npy`` file of item vectors, numbers [n, d], or map it; values are as they are, any n if it is None.
 
     Raises:
         InputError: no such file, no plain array of numbers, or a wrong shape.
@@ -137,8 +137,11 @@ def opened(path: Path, n: int, mapped: bool = False) -> np.ndarray:
         raise InputError(f"{path} is no plain .npy array: {why}") from why
     if vectors.dtype.kind not in "fiu":
         raise InputError(f"{path} holds {vectors.dtype} values, expected numbers")
-    if vectors.ndim != 2 or len(vectors) != n:
-        raise InputError(f"{path} has shape {vectors.shape}, expected ({n}, d): one row per item, padding left out")
+    if vectors.ndim != 2 or n not in (None, len(vectors)):
+        wanted = "n" if n is None else n
+        raise InputError(
+            f"{path} has shape {vectors.shape}, expected ({wanted}, d): one row per item, padding left out"
+        )
     return vectors
 
 

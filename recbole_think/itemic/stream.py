@@ -29,8 +29,8 @@ def rows_within(d: int) -> int:
 class OnDisk:
     """One ``.npy`` file of item vectors."""
 
-    def __init__(self, path: Path, n: int):
-        """Look at the file's header.
+    def __init__(self, path: Path, n: int | None = None):
+        """Look at the file's header; ``n`` is how many rows it must have, if that is known.
 
         Raises:
             InputError: as ``embed.file_vectors``, except that values are checked when they are read.

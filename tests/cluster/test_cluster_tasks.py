@@ -256,13 +256,22 @@ def test_vectors_that_changed_since_the_plan_fail_where_they_did(vectors, tmp_pa
 def test_a_row_that_is_no_number_fails_its_shard_and_is_named(vectors, tmp_path, capsys):
     rows = np.load(vectors)
     rows[99] = np.nan
+    job = codes_job(vectors, tmp_path / "job", tries=1)
     np.save(vectors, rows)
-    job = codes_job(vectors, tmp_path / "job", sample=3, size=1, levels=1, tries=1)
     assert main(["work", str(job)]) == 1
     assert main(["status", str(job), "--json"]) == 1
     out = capsys.readouterr().out
     found = json.loads(out[out.index("{") :])
     assert found["done"] == 7 and "row 99 holds NaN" in found["troubles"][0]["reason"]
+
+
+def test_a_file_that_holds_a_row_that_is_no_number_is_not_planned(vectors, tmp_path, capsys):
+    rows = np.load(vectors)
+    rows[42] = np.inf
+    np.save(vectors, rows)
+    assert main(["plan", str(tmp_path / "job"), "--task=codes", f"--vectors={vectors}", "--size=4"]) == 2
+    assert "row 42 holds NaN or infinity" in capsys.readouterr().err
+    assert not (tmp_path / "job").exists()
 
 
 def test_several_workers_of_a_machine_share_a_job_and_log_by_name(vectors, tmp_path):

@@ -1,7 +1,7 @@
 """Codes of the rows of a large .npy file: ranges of it named by centres that were fitted once, on a sample.
 
-The file is mapped, and read whole but once, when the job is planned: each range's digest is taken then, and compared by
-the worker that reads it. n rows of d numbers, L levels.
+The file stays on disk and is read whole but once, when the job is planned: each range's digest is taken then, and
+compared by the worker that reads it. n rows of d numbers, L levels.
 """
 
 import hashlib
@@ -18,7 +18,9 @@ from recbole_think.artifacts import digest, load_tensors, read_json, save_tensor
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes
 from recbole_think.itemic.collisions import without_collisions
-from recbole_think.itemic.quantize import Quantizer, residual_kmeans
+from recbole_think.itemic.minibatch import minibatch_kmeans
+from recbole_think.itemic.quantize import Quantizer
+from recbole_think.itemic.stream import OnDisk, rows_within
 from recbole_think.options import check
 
 NAME = "codes.safetensors"
@@ -33,7 +35,7 @@ class CodesOptions:
     vectors: str = ""  # .npy of item vectors, [n, d]
     levels: int = 3
     size: int = 256  # codes of a level
-    sample: int = 100_000  # rows the centres are fitted to
+    sample: int = 100_000  # rows the centres are fitted to, no more than fit 1.5 GiB
     seed: int = 2020
     collisions: str = "extra_level"  # as itemic.collisions where no vectors are known
     rows: int = 65_536  # of a shard
@@ -55,8 +57,10 @@ class CodesOfRows:
         self.options = options
         torch.set_num_threads(options.threads)
         threadpool_limits(options.threads)
-        self.vectors = _mapped(Path(options.vectors))
-        self.shards = -(-len(self.vectors) // options.rows)
+        check(Path(options.vectors).is_file(), f"--vectors: no file {options.vectors}")
+        self.vectors = OnDisk(Path(options.vectors))
+        self.count = self.vectors.shape[0]
+        self.shards = -(-self.count // options.rows)
         if folder is None:
             self._digests = [_digest(self._rows(shard)) for shard in range(self.shards)]
         else:
@@ -64,18 +68,18 @@ class CodesOfRows:
             self._quantizer = _read_centres(folder / CENTRES)
 
     def _rows(self, shard: int) -> np.ndarray:
-        return self.vectors[shard * self.options.rows : (shard + 1) * self.options.rows]
+        """float32 [rows, d]."""
+        return self.vectors[slice(shard * self.options.rows, (shard + 1) * self.options.rows)]
 
     def made_from(self) -> dict[str, Any]:
         """What codes depend on besides the options."""
-        return {"shape": list(self.vectors.shape), "dtype": str(self.vectors.dtype), "rows": digest(self._digests, 16)}
+        return {"shape": list(self.vectors.shape), "rows": digest(self._digests, 16)}
 
     def prepare(self, folder: Path) -> None:
         """Fit the centres to a sample of the rows, and keep the digests of all."""
-        count, options = len(self.vectors), self.options
-        dice = np.random.default_rng(options.seed)
-        chosen = np.sort(dice.choice(count, min(options.sample, count), replace=False, shuffle=False))
-        fitted = residual_kmeans(self.vectors[chosen].astype(np.float32), options.levels, options.size, options.seed)
+        options, most = self.options, min(self.options.sample, self.count, rows_within(self.vectors.shape[1]))
+        chosen = np.sort(np.random.default_rng(options.seed).choice(self.count, most, replace=False, shuffle=False))
+        fitted = minibatch_kmeans(self.vectors[chosen], options.levels, options.size, options.seed)
         centres = {str(level): torch.from_numpy(of_level) for level, of_level in enumerate(fitted.centres)}
         save_tensors(folder / CENTRES, centres)
         write_json(folder / ROWS, {"digests": self._digests})
@@ -89,10 +93,7 @@ class CodesOfRows:
         rows, first = self._rows(shard), shard * self.options.rows
         if _digest(rows) != self._digests[shard]:
             raise InputError(f"rows {first} to {first + len(rows)} of {self.options.vectors} are not those of the plan")
-        bad = np.flatnonzero(~np.isfinite(rows).all(1))
-        if len(bad):
-            raise InputError(f"{self.options.vectors}: row {first + bad[0]} holds NaN or infinity; repair the file")
-        return self._quantizer.nearest(rows.astype(np.float32))
+        return self._quantizer.nearest(rows)
 
     def write(self, made: np.ndarray, folder: Path) -> None:
         """Write the codes."""
@@ -105,22 +106,10 @@ class CodesOfRows:
         Codes(*without_collisions(named, sizes, self.options.collisions)).save(folder / NAME)
 
 
-def _mapped(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"--vectors: no file {path}")
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as why:
-        raise InputError(f"{path} is no plain .npy array: {why}") from why
-    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not len(vectors):
-        raise InputError(f"{path} holds {vectors.dtype} {vectors.shape}, expected fractions of shape (n, d)")
-    return vectors
-
-
 def _read_centres(path: Path) -> Quantizer:
     found = load_tensors(path)
     return Quantizer([found[str(level)].numpy() for level in range(len(found))])
 
 
 def _digest(rows: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]
+    return hashlib.sha256(rows.tobytes()).hexdigest()[:16]
