@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 from typing import Any
 
 WIDE, HIGH, ACROSS = 250, 190, 3  # of a panel, and how many stand side by side
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 26, 30  # around a panel's axes
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 26, 30  # around a panel's axes
 MEASURED, PLANNED, INK, LINE = "#0072b2", "#d55e00", "#1b1f24", "#d0d5da"  # Okabe and Ito's blue and vermilion
 TITLES = {
     "users": "users, without thoughts", "items": "items in the catalogue", "history": "items of a history",
