@@ -7,7 +7,8 @@ first, by a cold run (the most the process held, less what it held before), then
 plan (``recbole_think/plan``) predicts the same points from nothing but sizes and what this core reaches: a product of
 2,048 x 2,048 and a sum over half a gigabyte, float32, measured in turn with every point. Nothing is fitted. Curves that
 were measured are kept, and a run that was cut off goes on; ``--again`` measures anew. Linux tells the memory. Some
-minutes with AVX2. Writes benchmarks/results/scale.json and docs/scale.svg; ``--show`` prints what was written before.
+minutes with AVX2. Writes benchmarks/results/scale.json and docs/scale.svg; ``--show`` prints and draws what was
+measured before.
 """
 
 import argparse
@@ -61,7 +62,10 @@ def main() -> None:
     path = RESULTS / "scale.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if given.show:
-        print(tables(known["curves"]) if known else "nothing was measured yet")
+        if not known:
+            raise SystemExit("nothing was measured yet")
+        write_text(PICTURE, picture(known["curves"]))
+        print(tables(known["curves"]))
         return
     torch.set_num_threads(1)
     setting = {name: getattr(given, name) for name in ("layers", "repeats")}
