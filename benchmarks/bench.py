@@ -4,7 +4,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def options(doc: str, **defaults: int) -> argparse.ArgumentParser:
     return parser
 
 
-def in_turn(sides: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+def in_turn(sides: Mapping[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Run every side ``repeats`` times, in turn; give wall seconds and the last outcome of each."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     outcomes = {}

@@ -55,7 +55,7 @@ def done(command: str, *words: object) -> None:
 
 def shared_out(job: Job, given) -> list[dict]:
     """Let workers take all shards, and kill some; say at which shards those were."""
-    dice, killed = random.Random(given.seed), []
+    dice, killed = random.Random(given.seed), list[dict]()
     workers = {f"w{number}": begin(job, f"w{number}") for number in range(given.workers)}
     while len(killed) < given.kills:
         time.sleep(dice.uniform(*PAUSE_S))

@@ -13,7 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,14 @@ def main() -> None:
     with torch.no_grad():
         if ALONE in os.environ:
             kind, count = os.environ[ALONE].split()
-            alone = {
+            searches: dict[str, Callable[[], Any]] = {
                 "ours": partial(beam_search, model, ids, mask, trie, vocabulary.code_tokens, int(count)),
                 "generate": lambda: generated_lists(
                     plain(model), prompts, vocabulary, legal_tokens(vocabulary.item_tokens), int(count)
                 ),
                 "seconds": beams(lowered(model, torch.bfloat16), PackedReader),
-            }[kind]
+            }
+            alone = searches[kind]
             outcome = timed({kind: alone}, given.repeats)[kind] if kind == "seconds" else peak_mib(alone)
             sys.stdout.write(json.dumps(outcome))
             return
@@ -86,7 +87,7 @@ def main() -> None:
     keep("decoding_parts", given, seconds=found, peak_mib=memory)
 
 
-def timed(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def timed(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Median seconds of sides that take turns, after one round that sets up."""
     in_turn(sides, 1)
     return medians(in_turn(sides, repeats)[0])

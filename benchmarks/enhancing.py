@@ -126,17 +126,17 @@ class OurSide:
             if name.endswith("/loss"):  # the loss of a step is told when all of it is over
                 begun.append(time.perf_counter())
 
-        context = replace(
-            self.problem.context(self.folder / f"ours-{next(self.runs)}"),
-            scalar=told,
-            validate=lambda *_: ended.append(time.perf_counter()) or 0.0,  # before the first step and after the last
-        )
+        def validate(*_: Any) -> float:  # before the first step and after the last
+            ended.append(time.perf_counter())
+            return 0.0
+
+        context = replace(self.problem.context(self.folder / f"ours-{next(self.runs)}"), scalar=told, validate=validate)
         context.folder.mkdir()
         stage = Planned(
             replace(self.problem.options, steps=2),
             RewardOptions(),
             self.problem.thinking,
-            lambda *_: lambda _: np.zeros(1),
+            lambda *_: lambda _: {},
         )
         stage.prompts = self.problem.prompts
         curve = [row for row in stage.run(context).curve if row["step"] == 2 and "rollout_seconds" in row]
@@ -215,10 +215,10 @@ class StockSide:
         use_bar(trainer, "stock", shown=False)
         return trainer
 
-    def _reward(self, completion_ids: list[list[int]], number: list[int], **_: Any) -> list[float]:
+    def _reward(self, completion_ids: list[list[int]], number: list[int], **_: Any) -> list[float | None]:
         """The rollout-beam reward, one call of generate for each rationale."""
         begin, table = time.perf_counter(), self.problem.codes.table
-        found = []
+        found: list[float | None] = []
         for said, row in zip(completion_ids, number, strict=True):
             led = table[self.peer.beams(row, [*said, *[self.peer.stop][: said[-1] != self.peer.stop]])]
             found.append(float((led == table[self.problem.prompts[row][1] - 1]).sum(1).max()))
@@ -248,7 +248,7 @@ class Peer:
 @contextmanager
 def learning(problem: Problem) -> Iterator[None]:
     """What learns is what learns in the stage."""
-    stage = Planned(problem.options, RewardOptions(), problem.thinking, lambda *_: lambda _: np.zeros(1))
+    stage = Planned(problem.options, RewardOptions(), problem.thinking, lambda *_: lambda _: {})
     with stage.learning(problem.model):
         yield
 

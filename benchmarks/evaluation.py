@@ -9,6 +9,7 @@ peer may be slower in bfloat16, so the ratio to its faster precision is told as 
 sizes and history lengths; --layers=0 = the whole backbone. Writes benchmarks/results/evaluation.json.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,12 @@ def main() -> None:
     given = options(__doc__, layers=2, users=256, peer_users=16, beams=10, repeats=3).parse_args()
     codes = random_codes(ITEMS, LEVELS, SIZE)
     model, vocabulary = taught_backbone(given.layers, codes)
-    ranker, legal = Ranker(model, vocabulary, codes, MAX_HISTORY), legal_tokens(vocabulary.item_tokens)
+    ranker = Ranker(model, vocabulary, codes, MAX_HISTORY, torch.empty(0, dtype=torch.int64))  # it says nothing
+    legal = legal_tokens(vocabulary.item_tokens)
     prompts = ranker.prompts(histories(given.users))
     chosen = every_length([len(prompt) for prompt in prompts], given.peer_users)
     of_peer = [prompts[row] for row in chosen]
-    settings = DecodeOptions(num_beams=given.beams, normalize="vocab")
+    settings = DecodeOptions(think=False, num_beams=given.beams, normalize="vocab")
 
     def official(peer: Any) -> list[list[int]]:
         groups = [of_peer[begin : begin + TOGETHER] for begin in range(0, len(of_peer), TOGETHER)]
@@ -47,8 +49,8 @@ def main() -> None:
         peer = plain(model).to(dtype)
         ranker.rank(prompts[:8], lambda _: None, settings, dtype)  # sets up
         sides = {
-            "ours": lambda d=dtype: ranker.rank(prompts, lambda _: None, settings, d),
-            "official": lambda p=peer: official(p),
+            "ours": partial(ranker.rank, prompts, lambda _: None, settings, dtype),
+            "official": partial(official, peer),
         }
         seconds, lists = in_turn(sides, given.repeats)
         spent = medians(seconds)

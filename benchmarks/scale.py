@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,9 @@ class World:
 
     def crowd(self, value: int) -> Crowd:
         """The plan of a point."""
-        asked = {"items": ITEMS, "users": USERS[self.curve], "history": 50, "beams": 20, "thoughts": 1}
+        asked: dict[str, Any] = {"items": ITEMS, "users": USERS[self.curve], "history": 50, "beams": 20, "thoughts": 1}
         asked[self.curve] = value
-        return Crowd(Assumptions(layers=self.layers, gpu="cpu-avx2", **asked))
+        return Crowd(replace(Assumptions(layers=self.layers, gpu="cpu-avx2"), **asked))
 
     def work(self, value: int) -> Callable[[], Any]:
         """Ranking for all users of a point, once, set up."""
@@ -167,7 +168,7 @@ def status(name: str) -> int:
 def clocked(work: Callable[[], Any], repeats: int) -> tuple[float, Pace]:
     """Median CPU seconds of some work, and what this core reaches, in turn with it."""
     square, stream = torch.randn(SQUARE, SQUARE), torch.ones(STREAM_BYTES // 4)
-    sides = {"work": work, "product": lambda: square @ square, "stream": stream.sum}
+    sides: dict[str, Callable[[], Any]] = {"work": work, "product": lambda: square @ square, "stream": stream.sum}
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():

@@ -26,6 +26,7 @@ import quantizers
 import torch
 from bench import RESULTS, in_turn, medians, options, record
 from catalogue import write_catalogue
+from torch import Tensor
 from world import random_codes, taught_backbone, word_prompts
 
 from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
@@ -183,7 +184,9 @@ def decode(given: argparse.Namespace) -> dict[str, Any]:
     return {"cases": cases}
 
 
-def batch(model: Any, code_tokens: list, prompts: tuple, beams: int, over: SidTrie, histories: Histories) -> None:
+def batch(
+    model: Any, code_tokens: list, prompts: tuple[Tensor, Tensor], beams: int, over: SidTrie, histories: Histories
+) -> None:
     """Mask what the users met, and search."""
     count = histories.n_users
     users, items = map(torch.from_numpy, histories.cells(np.arange(count)))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ class Checks:
         found = {}
         for who in (name, "transformers"):
             ask = replace(options, engine=who)
-            lists, seconds = timed(lambda ask=ask: self.ranker.rank(self.prompts, self._mask_of, ask, torch.float32))
+            ranked = partial(self.ranker.rank, self.prompts, self._mask_of, ask, torch.float32)
+            lists, seconds = timed(ranked)
             hits = [target in row[:TEN] for row, target in zip(lists, self._targets(), strict=True)]
             found[who] = {"seconds": seconds, "recall@10": statistics.mean(hits), "shortest": min(map(len, lists)),
                           "illegal_rate": self.ranker.take_illegal_rate()}  # fmt: skip

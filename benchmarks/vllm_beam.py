@@ -108,10 +108,8 @@ def both_sides(given: argparse.Namespace) -> None:
             search = partial(beam_search, low, ids, mask, trie, vocabulary.code_tokens, given.beams, "vocab")
             found, seconds = timed(search, given.repeats)
             theirs = ask_vllm(given, folder, precision)
-            heads = [vocabulary.first + LEVELS * SIZE] * LEVELS
-            floor = ranking_seconds(
-                model.config, list(map(len, prompts)), given.beams, heads, getattr(torch, precision)
-            )
+            rows = [vocabulary.first + LEVELS * SIZE] * LEVELS
+            floor = ranking_seconds(model.config, list(map(len, prompts)), given.beams, rows, getattr(torch, precision))
             cases.append({**compare(precision, found.items.tolist(), seconds, theirs), "floor": floor})
             print(row(cases[-1]), flush=True)
     settings = {name: environment()[name] for name in SETTINGS}

@@ -67,7 +67,7 @@ def in_process(given: argparse.Namespace) -> None:
 
 def by_server(given: argparse.Namespace, run: Any, plain: Path) -> dict[str, Any]:
     """Everything that is asked of a server, in float32 and then in bfloat16."""
-    checks, found = Checks(run, given.users), {}
+    checks, found = Checks(run, given.users), dict[str, Any]()
     most = max(run.model.codes.sizes)
     say("starting the server in float32")
     with VllmServer(plain, "float32", most) as process:

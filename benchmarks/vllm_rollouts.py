@@ -79,14 +79,14 @@ def told(problem: Problem, engine: str) -> dict[str, Any]:
         name: statistics.median(row[name] for row in rows[1:])
         for name in ("rollout_seconds", "reward_seconds", "step_seconds", "rationale_tokens", "entropy")
     }
-    ratios = {name: [row[name] for row in rows] for name in ("engine_ratio", "engine_difference") if name in rows[0]}
+    told = [name for name in ("engine_ratio", "engine_difference") if name in rows[0]]
     return {
         **middle,
         "thoughts_per_second": thoughts / middle["rollout_seconds"],
         "reward": statistics.mean(rewarded),
         "reward_error": statistics.stdev(rewarded) / len(rewarded) ** 0.5,
         "first_step_seconds": rows[0]["step_seconds"],
-        **ratios,
+        **{name: [row[name] for row in rows] for name in told},
     }
 
 
