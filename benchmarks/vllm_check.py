@@ -1,6 +1,6 @@
 """A real vLLM server and vLLM in process, checked with a trained model of ml-100k: `make vllm-check` runs it.
 
-    <python with vllm and this package> benchmarks/vllm_check.py [--users=64] [--folder=runs/vllm-check]
+    <python with vllm and this package> benchmarks/vllm_check.py [--users=48] [--folder=runs/vllm-check]
 
 Trains a small run (once; it is kept), exports it, starts vLLM's OpenAI-compatible server on loopback with the export,
 and asks it for what an evaluation asks. Writes benchmarks/results/vllm_check.json and ends with 1 where a check fails.
@@ -12,6 +12,7 @@ bfloat16 in the server at least .9 of the first ten items. Thoughts must be draw
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -38,16 +39,13 @@ CHANCE = 1e-3
 
 
 def trained(folder: Path) -> tuple[Any, Path]:
-    """The small run, and its export."""
-    plain = folder.parent / f"{folder.name}-plain"
-    if not (folder / "metrics.json").is_file() or not plain.is_dir():
-        say("training a small run")
-        root = Path(__file__).resolve().parent.parent
-        subprocess.run(
-            [sys.executable, str(root / "run_recbole_think.py"), *TRAINED, f"--run_folder={folder}"], check=True
-        )
-        command = [sys.executable, "-m", "recbole_think.export", str(folder), str(plain), "--replace", "--check=0"]
-        subprocess.run(command, check=True)
+    """The small run, and its export; made where they are missing, and refused where they were made otherwise."""
+    plain, root = folder.parent / f"{folder.name}-plain", Path(__file__).resolve().parent.parent
+    say("training a small run, if there is none")
+    command = [sys.executable, str(root / "run_recbole_think.py"), *TRAINED, f"--run_folder={folder}"]
+    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "recbole_think.export", str(folder), str(plain), "--replace", "--check=0"]
+    subprocess.run(command, check=True)
     return load(folder), plain
 
 
@@ -79,6 +77,7 @@ def by_server(given: argparse.Namespace, run: Any, plain: Path) -> dict[str, Any
         found["thoughts"] = checks.thoughts(server)
         say("thinking")
         found["thinking"] = checks.thinking(server, "openai")
+        found["prefix_cache"] = process.prefix_cache()
         say("killed in the middle, and started again")
         level = found["items"][0]
         found["killed"] = checks.killed(process, server, level["lists"], level["seconds"]["server"])
@@ -105,6 +104,7 @@ def verdicts(found: dict[str, Any]) -> dict[str, bool]:
         and not any(who["illegal_rate"] for who in (*found["thinking"].values(), *inside["lists"].values())),
         "the lists of this process in float32": all(exact),
         "at least .9 of the first ten in bfloat16": found["bfloat16"]["overlap"] >= OVERLAP,
+        "what prompts share is read once": found["prefix_cache"]["hits"] > found["prefix_cache"]["tokens"] / 2,
         "thoughts of what may be said": thoughts["of_words_alone"] == inside["of_words_alone"] == 1,
         "thoughts from the model's own distribution": min(thoughts["first_word_p"], inside["first_word_p"]) > CHANCE,
         "thoughts that depend on no other user": thoughts["same_again_alone"] and inside["same_again_alone"],
@@ -118,10 +118,11 @@ def verdicts(found: dict[str, Any]) -> dict[str, bool]:
 def main() -> int:
     """Run the checks; 1 where one fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--users", type=int, default=64)
+    parser.add_argument("--users", type=int, default=48)
     parser.add_argument("--folder", default="runs/vllm-check")
     parser.add_argument("--in_process", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    os.environ.setdefault("NO_PROXY", "127.0.0.1")  # questions to loopback are for no proxy
     if given.in_process:
         in_process(given)
         return 0

@@ -35,6 +35,7 @@ def main() -> None:
     parser = options(__doc__, servers=2, shard_users=24)
     parser.add_argument("--folder", default="runs/vllm-check")
     given = parser.parse_args()
+    os.environ.setdefault("NO_PROXY", "127.0.0.1")  # questions to loopback are for no proxy
     run, plain = trained(Path(given.folder).resolve())
     words = ["--task=rank", f"--run_folder={given.folder}", f"--shard_users={given.shard_users}", "--lease_s=60"]
     words += ["--decode.think=false", "--decode.precision=float32", "--decode.tokens_per_batch=2048"]

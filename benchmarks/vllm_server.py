@@ -1,11 +1,14 @@
 """vLLM's own server as a process on loopback that can be killed and started again; used by vllm_check.py."""
 
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 UP_S = 900  # a server may take to start on a busy machine
@@ -45,21 +48,36 @@ class VllmServer:
                 self.command, stdout=out, stderr=subprocess.STDOUT, env={**environment, **os.environ},
                 cwd=self.log.parent, start_new_session=True,
             )  # fmt: skip
-        ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
         while time.perf_counter() - begin < UP_S:
             if self.process.poll() is not None:
                 raise SystemExit(f"the server ended while it started; see {self.log}")
             try:
-                ask(f"{self.url}/models", timeout=5).close()
+                self.told("v1/models")
                 self.starts.append(round(time.perf_counter() - begin, 1))
                 return
             except OSError:
                 time.sleep(0.5)
         raise SystemExit(f"no server after {UP_S} s; see {self.log}")
 
+    def told(self, path: str) -> str:
+        """What it answers to a question without a body."""
+        ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        with ask(f"{self.url.removesuffix('v1')}{path}", timeout=5) as answer:
+            return answer.read().decode()
+
+    def prefix_cache(self) -> dict[str, float]:
+        """Tokens of prompts since it started, and those of them that it had read before."""
+        told = self.told("metrics")
+
+        def total(counter: str) -> float:
+            return sum(map(float, re.findall(rf"^vllm:prefix_cache_{counter}_total{{.*}} (\S+)$", told, re.MULTILINE)))
+
+        return {"tokens": total("queries"), "hits": total("hits")}
+
     def kill(self) -> None:
         """SIGKILL, engine process included."""
         if self.process is not None:
-            subprocess.run(["pkill", "-KILL", "-g", str(self.process.pid)], check=False)
+            with suppress(ProcessLookupError):  # all of them have ended
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None

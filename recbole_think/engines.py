@@ -53,11 +53,12 @@ def open_engine(
     require_engine(name, options)
     if name == "vllm":
         return _in_process(options, ranker, dtype)
-    from recbole_think.decoding.server import connected, require_same_model
+    from recbole_think.decoding.probe import Probe
+    from recbole_think.decoding.server import connected
 
     server = connected(options)
     own = ranker.first_codes() if probe is None else probe
-    require_same_model(server, ranker.probe.tolist(), ranker.vocabulary.code_tokens[0].tolist(), own)
+    server.believe(Probe(ranker.probe.tolist(), ranker.vocabulary.code_tokens[0].tolist(), own))
     return server
 
 

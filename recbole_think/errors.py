@@ -12,6 +12,10 @@ class InputError(ValueError):
     """What was asked cannot be done; the message says what was wrong, the value, and what to do."""
 
 
+class UnavailableError(InputError):
+    """What work needs from elsewhere does not answer; the work itself is sound, and may be done where it does."""
+
+
 def exit_code(work: Callable[[], int], interrupted: str) -> int:
     """Do the work of a command; 2 where what was asked for cannot be done, 130 where it was interrupted, and say so.
 

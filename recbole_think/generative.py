@@ -20,6 +20,7 @@ from recbole_think import processes
 from recbole_think.artifacts import read_json, require_same, write_json
 from recbole_think.corpus.histories import Histories, training_histories
 from recbole_think.corpus.items import read_items
+from recbole_think.decoding.engine import OURS
 from recbole_think.decoding.item_mask import ItemMask
 from recbole_think.errors import InputError
 from recbole_think.inputs import atomic_file
@@ -68,6 +69,11 @@ class GenerativeRecommender(SequentialRecommender):
         if without:
             log.warning("%d of %d items have no text and are called by their id", without, len(self.items))
         self.histories = training_histories(dataset)
+
+    @property
+    def engine_name(self) -> str:
+        """Who makes the lists; only OneRecThink can be told."""
+        return getattr(self.decode, "engine", OURS)
 
     def make_codes(self, options: ItemicOptions) -> tuple[Codes, dict]:
         """Read the codes of this run folder, or make them; the second is what ``health`` says of them."""

@@ -118,15 +118,19 @@ class OneRecThink(GenerativeRecommender):
     ) -> list[list["Thought"]]:
         """Think after each prompt, as ``decode`` says or as ``options`` do; see ``Ranker.think``."""
         options = options or self.options["decode"]
-        self._open(options.engine)
+        self.open_engine(options.engine)
         return self.ranker.think(prompts, mask_of, options, self.dtype(), targets)
 
     def _ranked(self, prompts: list[np.ndarray], mask_of: Callable, done=None) -> list[list[int]]:
-        self._open(self.decode.engine)
+        self.open_engine(self.decode.engine)
         return self.ranker.rank(prompts, mask_of, self.decode, self.dtype(), done)
 
-    def _open(self, engine: str) -> None:
-        """Load or connect to an engine, the first time it is asked for."""
+    def open_engine(self, engine: str) -> None:
+        """Load or connect to an engine, the first time it is asked for.
+
+        Raises:
+            InputError: as ``engines.open_engine``.
+        """
         if engine != OURS and self.ranker.engine is None:
             from recbole_think.engines import open_engine
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from recbole_think import processes
 from recbole_think.artifacts import load_tensors, read_json, save_tensors, write_json
+from recbole_think.decoding.engine import OURS
 from recbole_think.prompts.batching import token_batches
 from recbole_think.workers import ranked, side_by_side
 
@@ -142,11 +143,14 @@ def shards(lengths: Sequence[int], budget: int, users: int | None = None) -> lis
 def _made(
     model: Any, jobs: Iterator[tuple[int, Any]], done: Callable[[int], Any]
 ) -> Iterator[tuple[int, np.ndarray, Tensor, Tensor]]:
-    """Number, users, lists and answers of each shard, made here, by the job's or by ``model.processes`` processes."""
+    """Number, users, lists and answers of each shard, made here, by the job's or by ``model.processes`` processes.
+
+    An open engine cannot be handed to others, and each of them would load its own.
+    """
     if processes.count() > 1:
         yield from _shared(model, jobs, done)
         return
-    if model.processes == 1:
+    if model.processes == 1 or model.engine_name != OURS:
         for number, asked in jobs:
             yield number, asked.users, *ranked(model, asked, done)
         return

@@ -23,6 +23,7 @@ class Pretender:
     raw: bool = False  # log-probabilities of what was before the restriction
     shift: float = 0.0  # added to every log-probability
     without: str = ""  # a field of a choice that is left out
+    lost: int = 0  # choices of an answer that are left out
     away: int = 0  # requests that get no answer from now on
     dies_after: int = -1  # requests that are answered before none is any more; -1 = all
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -44,7 +45,8 @@ class Pretender:
             for prompt, logits in zip(asked["prompt"], first, strict=True)
             for number in range(asked.get("n", 1))
         ]
-        return 200, {"choices": [{**choice, "index": place} for place, choice in enumerate(choices)]}
+        given = [{**choice, "index": place} for place, choice in enumerate(choices)]
+        return 200, {"choices": given[: len(given) - self.lost]}
 
     @torch.no_grad()
     def _logits(self, prompts: list[list[int]]) -> list[torch.Tensor]:

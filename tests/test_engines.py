@@ -47,6 +47,7 @@ def by_server(made, name, **more):
         **made.given,
         "run_folder": str(made.place / name),
         "stages_from": str(made.place / "run"),
+        "eval_processes": 2,  # an engine is asked by one all the same
         "decode": {**LISTS, "engine": "openai"},
         "engine": {"url": made.url, "patience_s": 0.0, "rows": 8, **more},
     }
@@ -153,9 +154,35 @@ def test_vllm_in_process_is_asked_for_all_thoughts_of_all_prompts_at_once(monkey
     said = engine.say([[1, 2], [4]], how, Speech(torch.tensor([3, 7, 8]), 3, 50), [5, 6])
     assert [[(one.ids, one.closed) for one in of] for of in said] == [[([7, 8], True)] * 2] * 2
     assert fake.loaded["gpu_memory_utilization"] == 0.4 and fake.loaded["max_model_len"] == 256
+    assert fake.loaded["enable_prefix_caching"] and not fake.loaded["enable_chunked_prefill"]
+    assert fake.loaded["block_size"] == 32 and fake.loaded["max_num_batched_tokens"] == 256
     (first, asked), (_, other) = fake.asked
     assert first == {"prompt_token_ids": [1, 2]} and (asked["seed"], other["seed"]) == (5, 6)
     assert asked["allowed_token_ids"] == [3, 7, 8] and asked["stop_token_ids"] == [3] and asked["temperature"] == 0.5
+
+
+class Drawing(Fake):
+    """The same, with the model of the folder behind it."""
+
+    def LLM(self, folder, **given):
+        self.pretender = Pretender(AutoModelForCausalLM.from_pretrained(folder).eval())
+        return super().LLM(folder, **given)
+
+    def generate(self, prompts, how, use_tqdm):
+        self.asked += list(zip(prompts, how, strict=True))
+        said = [self.pretender.complete({**one, "prompt": [prompt["prompt_token_ids"]]})[1]["choices"]
+                for prompt, one in zip(prompts, how, strict=True)]  # fmt: skip
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=one["token_ids"]) for one in of]) for of in said]
+
+
+def test_a_run_thinks_by_vllm_in_process_and_names_items_by_its_own_beams(made, monkeypatch):
+    fake = Drawing()
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    monkeypatch.setattr(in_process, "require_vllm", lambda: None)
+    own, theirs = load(made.place / "run"), load(made.place / "run", "vllm")
+    lists = [[one.item_id for one in found.recommend("u3", 5)] for found in (own, theirs)]
+    assert len(set(lists[1])) == 5 and set(lists[1]) <= set(own.names[1:])
+    assert (lists[0] == lists[1] and not fake.asked) if made.kind == "direct" else fake.asked
 
 
 def test_a_release_before_the_interface_is_named(monkeypatch):

@@ -5,10 +5,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recbole_think.artifacts import write_json
 from recbole_think.errors import InputError
+from recbole_think.itemic.codes import Codes
 from recbole_think.plan.__main__ import main, of_run, plan
 from recbole_think.plan.assumptions import Assumptions, assumed
 from recbole_think.plan.backbones import BACKBONES
@@ -134,6 +136,9 @@ def test_the_command_gives_json(capsys):
         ("--fresh_items=51", "fresh_items=51 is more than history=50"),
         ("--itmes=3", "did you mean --items?"),
         ("--from=nowhere", "is no run folder of OneRecThink"),
+        ("--memory_share=0.001", "h100 has no room for the weights of smollm2-135m"),
+        ("--serving_batch=1e6", "h100 has no room for a batch of serving_batch=1,000,000 users"),
+        ("--thoughts=1e5", "h100 has no room for the thoughts of one user"),
     ],
 )
 def test_what_cannot_be_planned_ends_with_two_and_says_why(word, says, capsys):
@@ -143,21 +148,26 @@ def test_what_cannot_be_planned_ends_with_two_and_says_why(word, says, capsys):
 
 
 def run_folder(place, backbone):
-    decode = {"thoughts": 3, "thought_tokens": 16, "num_beams": 40}
+    decode = {"thoughts": 3, "thought_tokens": 16, "thought_beams": 5, "num_beams": 40}
     config = {"backbone": {"name": backbone, "layers": 2}, "prompts": {"max_history": 20}, "decode": decode}
     (place / "itemic").mkdir()
     write_json(place / "config.json", config)
-    write_json(place / "itemic" / "facts.json", {"health": {"levels": [{}, {}, {}]}})
+    Codes(np.arange(9).reshape(3, 3) % 100, (100, 100, 100)).save(place / "itemic" / "codes.safetensors")
     return place
 
 
 def test_a_run_folder_settles_what_it_was_made_with_and_words_of_the_command_go_first(tmp_path, capsys):
     folder = run_folder(tmp_path, "smollm2-135m")
-    found = assumed({**of_run(folder), "items": "1e6"})
-    assert (found.layers, found.history, found.levels, found.thoughts, found.beams) == (2, 20, 3, 3, 40)
+    found = assumed(of_run(folder))
+    assert (found.layers, found.history, found.thoughts, found.prefixes, found.beams) == (2, 20, 3, 5, 40)
+    assert (found.items, found.levels, found.size, found.prefix_levels) == (3, 3, 100, 2)
     assert main([f"--from={folder}", "--items=1e6", "--history=30", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["assumptions"]
-    assert (told["history"], told["thought_tokens"]) == (30, 16)
+    assert (told["history"], told["thought_tokens"], told["levels"]) == (30, 16, 3)
+    assert main([f"--from={folder}", "--items=1000001", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "3 levels of 100 codes cannot name 1000001 items" in said.err
+    assert json.loads(said.out)["assumptions"]["levels"] == 4
 
 
 def test_a_run_of_a_backbone_without_sizes_is_refused(tmp_path):

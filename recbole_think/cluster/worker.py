@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from recbole_think.cluster.leases import FAILED, WORKING, Lease
 from recbole_think.cluster.queue import DONE, Queue, Standing, counted, ended
-from recbole_think.errors import InputError
+from recbole_think.errors import InputError, UnavailableError
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT_S = 5.0  # between two looks while others are at work on what is left
@@ -25,7 +25,7 @@ class Computes(Protocol):
     """What a shard is computed by."""
 
     def compute(self, shard: int) -> Any:
-        """Compute a shard; whatever is raised is a failure of the shard."""
+        """Compute a shard; what is raised is its failure, but for UnavailableError, which ends the worker."""
 
     def write(self, made: Any, folder: Path) -> None:
         """Write what was computed; what is raised is a failure of the storage."""
@@ -45,7 +45,7 @@ def work(queue: Queue, task: Computes) -> Tally:
     """Take shards until all are done or have failed.
 
     Raises:
-        InputError: the storage cannot be used, or nothing that is tried here succeeds.
+        InputError: the storage cannot be used, nothing that is tried here succeeds, or what computes does not answer.
     """
     tally = Tally()
     try:
@@ -75,6 +75,8 @@ def _next(queue: Queue) -> Lease | None:
 def _make(queue: Queue, task: Computes, lease: Lease, tally: Tally) -> None:
     try:
         made = task.compute(lease.shard)
+    except UnavailableError:
+        raise  # no fault of the shard: other workers, with engines of their own, can make it
     except Exception as why:  # whatever is wrong with one shard, the others go on
         lease.fail(f"{type(why).__name__}: {why}", traceback.format_exc())
         log.exception("shard %d failed (%d of %d)", lease.shard, lease.holder.failures, queue.job.rules.tries)

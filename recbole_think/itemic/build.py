@@ -10,7 +10,7 @@ import numpy as np
 from recbole_think.corpus.histories import Histories
 from recbole_think.corpus.items import ItemText
 from recbole_think.errors import InputError
-from recbole_think.itemic.codes import Codes
+from recbole_think.itemic.codes import Codes, sizes_of
 from recbole_think.itemic.collisions import resolved
 from recbole_think.itemic.embed import collaborative_vectors, file_vectors, joined, text_vectors
 from recbole_think.itemic.options import ItemicOptions, shape
@@ -76,7 +76,7 @@ def codes_of(options: ItemicOptions, vectors: np.ndarray | Streamed, seed: int) 
     table = resolved(raw, points, quantizer, options.collisions)
     figures["explained_before"] = explained(vectors, decode(quantizer.rebuilt(raw)))
     figures["explained_after"] = explained(vectors, decode(quantizer.rebuilt(table)))
-    return Built(Codes(table, _sizes(table, levels, size)), raw, figures, vectors)
+    return Built(Codes(table, sizes_of(table, levels, size)), raw, figures, vectors)
 
 
 def _codes_of_streamed(options: ItemicOptions, vectors: Streamed, levels: int, size: int, seed: int) -> Built:
@@ -96,13 +96,7 @@ def _codes_of_streamed(options: ItemicOptions, vectors: Streamed, levels: int, s
     after = renamed(vectors, raw, table, quantizer)
     figures = {"method": options.method, "fitted_on": fitted_on}
     figures |= {"explained_before": raw.explained, "explained_after": after.explained}
-    return Built(Codes(table, _sizes(table, levels, size)), raw.codes, figures, vectors)
-
-
-def _sizes(table: np.ndarray, levels: int, size: int) -> tuple[int, ...]:
-    """Codes of every level, of one that counts collisions as many as it needs."""
-    extra = tuple(int(table[:, level].max()) + 1 for level in range(levels, table.shape[1]))
-    return (size,) * levels + extra
+    return Built(Codes(table, sizes_of(table, levels, size)), raw.codes, figures, vectors)
 
 
 def item_vectors(

@@ -48,6 +48,12 @@ class Codes:
         return Codes(tensors["codes"].numpy(), tuple(tensors["sizes"].tolist()))
 
 
+def sizes_of(table: np.ndarray, levels: int, size: int) -> tuple[int, ...]:
+    """Codes of every level of a table [n, >= levels]; of one that counts collisions as many as it needs."""
+    extra = tuple(int(table[:, level].max()) + 1 for level in range(levels, table.shape[1]))
+    return (size,) * levels + extra
+
+
 def spelling(level: int, code: int) -> str:
     """The itemic token of a code, such as ``<a_17>``; levels count from 0."""
     return f"<{LETTERS[level]}_{code}>"

@@ -6,7 +6,8 @@ Two files belong together. One holds codes by a number of the project that made 
 as MiniOneRec, LC-Rec and LETTER write ``<dataset>.index.json``, or OneRec-Think's spelling of an item,
 ``"<|sid_begin|><s_a_1><s_b_3><|sid_end|>"``, as a string or as the ``sid`` of an object (its ``Beauty.pretrain.json``).
 The other says which raw item id each number stands for: lines ``raw id <tab> number`` without a header (LC-Rec's and
-MiniOneRec's ``<dataset>.item2id``), or JSON ``{raw id: number}``.
+MiniOneRec's ``<dataset>.item2id``), or JSON ``{raw id: number}``. A table made by many machines
+(``cluster/tasks/codes.py``) needs none: its rows are the items.
 
 Inside there are only numbers; a token is spelt ``<a_1>`` as in ``vocabulary``. Imported codes come without vectors and
 centres, so collisions are treated by number (``collisions.without_collisions``). Knows nothing of vectors or RecBole.
@@ -28,7 +29,7 @@ from recbole_think.artifacts import read_json, write_text
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import MOST_LEVELS, Codes
 from recbole_think.itemic.collisions import without_collisions
-from recbole_think.itemic.options import ItemicOptions
+from recbole_think.itemic.options import TABLE, ItemicOptions
 
 log = logging.getLogger(__name__)
 STYLES = ("plain", "boundaries")
@@ -136,6 +137,8 @@ def imported_codes(options: ItemicOptions, raw_ids: Sequence[str]) -> tuple[Code
     Raises:
         InputError: files that cannot be read, do not belong together, or do not cover the catalogue.
     """
+    if options.codes_file.endswith(TABLE):
+        return _table_of_rows(Path(options.codes_file), len(raw_ids), options.collisions)
     codes_path, ids_path = Path(options.codes_file), Path(options.ids_file)
     codes, ids = read_codes(codes_path), read_ids(ids_path)
     known = set(ids.values())
@@ -158,6 +161,20 @@ def imported_codes(options: ItemicOptions, raw_ids: Sequence[str]) -> tuple[Code
     return Codes(settled, sizes), table, {"method": "imported"}
 
 
+def _table_of_rows(path: Path, n: int, collisions: str) -> tuple[Codes, np.ndarray, dict]:
+    """Codes of a table whose rows are the items, as ``imported_codes`` gives them."""
+    if not path.is_file():
+        raise InputError(f"itemic.codes_file: no file {path}")
+    found = Codes.load(path)
+    if len(found.table) != n:
+        raise InputError(
+            f"{path} has codes of {len(found.table)} items, this catalogue has {n}: one row per item is expected, in "
+            f"RecBole's order, padding left out"
+        )
+    settled, sizes = without_collisions(found.table, found.sizes, collisions)
+    return Codes(settled, sizes), found.table, {"method": "imported"}
+
+
 def _require_all(missing: list[str], wrong: str, which: str) -> None:
     """Stop if anything is missing, naming the first and the count."""
     if missing:
@@ -167,9 +184,11 @@ def _require_all(missing: list[str], wrong: str, which: str) -> None:
 def file_digests(options: ItemicOptions) -> dict[str, str]:
     """Digests of the files codes are made from, so that a run folder notices when one has changed."""
     files = {"codes_file": options.codes_file, "ids_file": options.ids_file}
-    found = {key: hashlib.sha256(_read_text(Path(file), key).encode()) for key, file in files.items() if file}
-    for number, file in enumerate(options.vector_files):
-        key, evaluated = f"vector_files[{number}]", Path(file) / "evaluation" / "test.json"
+    texts = {key: file for key, file in files.items() if file and not file.endswith(TABLE)}
+    found = {key: hashlib.sha256(_read_text(Path(file), key).encode()) for key, file in texts.items()}
+    tables = [(key, file) for key, file in files.items() if file and key not in texts]
+    for key, file in [*tables, *((f"vector_files[{at}]", file) for at, file in enumerate(options.vector_files))]:
+        evaluated = Path(file) / "evaluation" / "test.json"
         if Path(file).is_file():  # what is absent is refused by its reader
             with Path(file).open("rb") as stream:
                 found[key] = hashlib.file_digest(stream, "sha256")

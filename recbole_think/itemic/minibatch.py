@@ -67,7 +67,7 @@ def named(vectors: Streamed, quantizer: Quantizer) -> Named:
     for rows in vectors.chunks():
         part = vectors[rows]
         codes[rows] = quantizer.nearest(part)
-        error[rows] = _left(part, codes[rows], quantizer)
+        error[rows] = left_over(part, codes[rows], quantizer)
         sums += part.sum(0, dtype=np.float64)
         squares += float((part**2).sum(dtype=np.float64))
     return Named(codes, error, squares - float((sums**2).sum()) / n)
@@ -79,10 +79,10 @@ def renamed(vectors: Streamed, before: Named, codes: np.ndarray, quantizer: Quan
     moved = np.flatnonzero((codes[:, : before.codes.shape[1]] != before.codes).any(1))
     for begin in range(0, len(moved), CHUNK):
         rows = moved[begin : begin + CHUNK]
-        error[rows] = _left(vectors[rows], codes[rows], quantizer)
+        error[rows] = left_over(vectors[rows], codes[rows], quantizer)
     return Named(codes, error, before.total)
 
 
-def _left(vectors: np.ndarray, codes: np.ndarray, quantizer: Quantizer) -> np.ndarray:
+def left_over(vectors: np.ndarray, codes: np.ndarray, quantizer: Quantizer) -> np.ndarray:
     """Squared distances of ``vectors`` [m, d] to what ``codes`` [m, >= L] name: float32 [m]."""
     return ((vectors - quantizer.rebuilt(codes)) ** 2).sum(1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from recbole_think.options import check
 
 METHODS = ("rqkmeans", "rqvae")
+TABLE = ".safetensors"  # how the name of a code table ends whose rows are the items, in RecBole's order
 COLLISIONS = ("reassign", "keep", "extra_level")
 
 
@@ -66,8 +67,13 @@ class ItemicOptions:
         check(0 < rate < 1, f"itemic.rqvae_learning_rate must lie between 0 and 1, got {rate}")
 
     def _check_files(self):
+        ours = self.codes_file.endswith(TABLE)
         check(
-            bool(self.codes_file) == bool(self.ids_file),
+            not (ours and self.ids_file),
+            f"itemic.ids_file explains numbers, {self.codes_file!r} has none: its rows are items; drop itemic.ids_file",
+        )
+        check(
+            ours or bool(self.codes_file) == bool(self.ids_file),
             f"itemic.codes_file and itemic.ids_file go together, got {self.codes_file!r} and {self.ids_file!r}: codes "
             f"made elsewhere are keyed by numbers that only the id map of the same place explains",
         )

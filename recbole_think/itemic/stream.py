@@ -51,12 +51,21 @@ class OnDisk:
 class Streamed:
     """Sources side by side, each centred, with rows of unit length, times its weight."""
 
-    def __init__(self, sources: Sequence[np.ndarray | OnDisk], weights: Sequence[float]):
-        """Read everything once for the centres; float32 [n, d_i] each, those of weight 0 are left out."""
+    def __init__(
+        self, sources: Sequence[np.ndarray | OnDisk], weights: Sequence[float],
+        centres: Sequence[np.ndarray] | None = None,
+    ):  # fmt: skip
+        """Join sources, float32 [n, d_i] each; those of weight 0 are left out.
+
+        Args:
+            sources: in memory or on disk.
+            weights: one each.
+            centres: of those kept, float32 [d_i] each; None = read everything once to know them.
+        """
         kept = [(source, weight) for source, weight in zip(sources, weights, strict=True) if weight]
         self.sources, self.weights = [source for source, _ in kept], [weight for _, weight in kept]
         self.shape = (sources[0].shape[0], sum(source.shape[1] for source in self.sources))
-        self.centres = [self._centre(source) for source in self.sources]
+        self.centres = list(centres) if centres else [self._centre(source) for source in self.sources]
 
     def __len__(self) -> int:
         """n."""
@@ -83,9 +92,10 @@ class Streamed:
         for begin in range(0, len(self), CHUNK):
             yield slice(begin, min(begin + CHUNK, len(self)))
 
-    def sample(self, seed: int) -> np.ndarray:
-        """Read as many rows as fit ``MOST_BYTES``, drawn without repetition: float32 [m, d]."""
-        return self[np.sort(np.random.default_rng(seed).permutation(len(self))[: rows_within(self.shape[1])])]
+    def sample(self, seed: int, most: int = 0) -> np.ndarray:
+        """Read rows drawn without repetition, as many as fit ``MOST_BYTES`` or ``most``: float32 [m, d]."""
+        count = min(most or len(self), rows_within(self.shape[1]))
+        return self[np.sort(np.random.default_rng(seed).permutation(len(self))[:count])]
 
     def _centre(self, source: np.ndarray | OnDisk) -> np.ndarray:
         """Mean of the rows that a source knows something of: float32 [d_i]."""

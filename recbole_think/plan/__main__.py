@@ -18,8 +18,9 @@ from recbole_think.artifacts import read_json
 from recbole_think.errors import InputError, exit_code
 from recbole_think.options import near_hint
 from recbole_think.plan import building, running
-from recbole_think.plan.assumptions import Assumptions, assumed
+from recbole_think.plan.assumptions import Assumptions, assumed, read
 from recbole_think.plan.backbones import BACKBONES
+from recbole_think.plan.crowd import Crowd
 from recbole_think.plan.lines import Line, printed
 
 SECTIONS = {
@@ -37,29 +38,45 @@ SECTIONS = {
 
 
 def plan(given: Assumptions) -> dict[str, list[Line]]:
-    """Every section of a plan: its lines by its name."""
+    """Every section of a plan: its lines by its name.
+
+    Raises:
+        InputError: a device too small for it.
+    """
+    Crowd(given).require_room()
     return {name: section(given) for name, section in SECTIONS.items()}
 
 
-def of_run(folder: Path) -> dict[str, str]:
-    """Assumptions a run folder settles: backbone and its layers, codes, history, thoughts and beams.
+def of_run(folder: Path, items: str | None = None) -> dict[str, str]:
+    """Assumptions a run folder settles: backbone and its layers, items and codes, history, thoughts and beams.
+
+    Args:
+        folder: of the run.
+        items: those to plan for, if others; where the run's codes cannot name so many, codes are left to others.
 
     Raises:
         InputError: no run of OneRecThink, or one whose backbone has no sizes here.
     """
-    for name in ("config.json", "itemic/facts.json"):
+    from recbole_think.itemic.codes import Codes  # torch takes seconds
+
+    for name in ("config.json", "itemic/codes.safetensors"):
         if not (folder / name).is_file():
             raise InputError(f"{folder} is no run folder of OneRecThink: {name} is missing")
-    config, made = read_json(folder / "config.json"), read_json(folder / "itemic" / "facts.json")
+    config, codes = read_json(folder / "config.json"), Codes.load(folder / "itemic" / "codes.safetensors")
     named, decode = config["backbone"]["name"].split("/")[-1].lower(), config["decode"]
     if named not in BACKBONES:
         raise InputError(f"{folder} has the backbone {named!r}, which has no sizes here; known: {', '.join(BACKBONES)}")
-    levels = made["health"]["levels"]
     found = {
         "backbone": named, "layers": config["backbone"]["layers"], "history": config["prompts"]["max_history"],
-        "levels": len(levels), "thoughts": decode["thoughts"], "thought_tokens": decode["thought_tokens"],
-        "beams": decode["num_beams"],
+        "thoughts": decode["thoughts"], "thought_tokens": decode["thought_tokens"],
+        "prefixes": decode["thought_beams"], "beams": decode["num_beams"], "items": items or len(codes.table),
     }  # fmt: skip
+    levels, size = len(codes.sizes), max(codes.sizes)
+    if size**levels >= read("items", str(found["items"])):
+        found |= {"levels": levels, "size": size, "prefix_levels": max(1, min(2, levels - 1))}
+    else:
+        told = f"the run's {levels} levels of {size} codes cannot name {items} items: planned with other codes"
+        sys.stderr.write(f"note: {told} (--levels, --size)\n")
     return {name: str(value) for name, value in found.items()}
 
 
@@ -85,7 +102,7 @@ def main(words: Sequence[str]) -> int:
         for word in unknown:
             name = word.removeprefix("--").partition("=")[0]
             raise InputError(f"unknown option {word!r}{near_hint(name, given, '--')}; --help lists them")
-        settled = of_run(Path(run_folder).expanduser()) if run_folder else {}
+        settled = of_run(Path(run_folder).expanduser(), given["items"]) if run_folder else {}
         asked = assumed({**settled, **{name: text for name, text in given.items() if text is not None}})
         sections = plan(asked)
         if as_json:

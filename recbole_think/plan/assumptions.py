@@ -131,11 +131,16 @@ def assumed(given: Mapping[str, str]) -> Assumptions:
     Raises:
         InputError: a text that is no number, a number out of range, a name nobody knows, or sizes that do not fit.
     """
-    known = {one.name: one for one in fields(Assumptions)}
-    return Assumptions(**{name: _read(known[name], text) for name, text in given.items()})
+    return Assumptions(**{name: read(name, text) for name, text in given.items()})
 
 
-def _read(one: Field, text: str) -> Any:
+def read(name: str, text: str) -> Any:
+    """The value of one assumption.
+
+    Raises:
+        InputError: a text that is no number.
+    """
+    one: Field = next(one for one in fields(Assumptions) if one.name == name)
     if "names" in one.metadata:
         return text
     try:

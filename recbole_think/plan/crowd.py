@@ -7,6 +7,7 @@ each are kept. Online a prompt is read (or was kept), and beams finish the item.
 from dataclasses import dataclass
 from itertools import chain
 
+from recbole_think.options import check
 from recbole_think.plan.assumptions import Assumptions
 from recbole_think.plan.building import CODE_BYTES, FLOAT_BYTES, PLACE_BYTES
 from recbole_think.plan.costs import Inference, Step, candidate_bytes, word_bytes
@@ -54,11 +55,34 @@ class Crowd:
         given = self.given
         return given.users * given.active_share * given.requests_per_day / DAY * given.peak_factor
 
+    @property
+    def room(self) -> float:
+        """Bytes of a device besides weights: memory x memory_share - weights."""
+        return self.given.device.memory_bytes * self.given.memory_share - self.weights_bytes
+
+    def require_room(self) -> None:
+        """Check that weights fit a device, and beside them a user's thoughts and a batch of lists.
+
+        Raises:
+            InputError: what does not fit.
+        """
+        given = self.given
+        needed = {
+            f"the weights of {given.backbone}": 0.0,
+            "the thoughts of one user": self.thought_bytes(given.prefix_levels),
+            f"a batch of serving_batch={given.serving_batch:,} users": self.answering_bytes(given.serving_batch),
+        }
+        for what, needs in needed.items():
+            wanted, may = needs + self.weights_bytes, self.room + self.weights_bytes
+            check(
+                wanted < may,
+                f"{given.gpu} has no room for {what}: with the weights {wanted / 1e9:,.1f} GB of the {may / 1e9:,.1f} "
+                f"that may be used; take a larger --gpu or --memory_share, or ask for less",
+            )
+
     def thinking_batch(self) -> int:
         """Users thought for at once, few prompts being read at a time: memory besides weights / bytes of a user."""
-        given = self.given
-        room = given.device.memory_bytes * given.memory_share - self.weights_bytes
-        return min(given.users, max(1, int(room / self.thought_bytes(given.prefix_levels))))
+        return min(self.given.users, int(self.room / self.thought_bytes(self.given.prefix_levels)))
 
     def thinking(self, users: int) -> dict[str, list[Step]]:
         """Steps of thinking for some users at once: the thoughts, then the prefixes after each."""

@@ -114,7 +114,7 @@ def network(given: Assumptions) -> list[Line]:
     crowd = Crowd(given)
     asked = given.request_overhead_bytes + given.history * ID_BYTES + given.list_length * (ID_BYTES + FLOAT_BYTES)
     trie = trie_bytes(given.items, given.size, given.levels)
-    shards = ceil(trie / (given.device.memory_bytes * given.memory_share - crowd.weights_bytes))
+    shards = ceil(trie / crowd.room)
     merged = 0 if shards == 1 else shards * given.levels * given.beams * BEAM_BYTES
     events = given.users * given.active_share * given.events_per_day * 2 * ID_BYTES
     return [

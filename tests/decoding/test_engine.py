@@ -1,5 +1,6 @@
 """Engines: lists by a server are those of this process, thoughts keep to what may be said, bad servers are refused."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 
 from recbole_think.decoding.beam import beam_search
 from recbole_think.decoding.engine import NEVER, EngineOptions, Speech, spoken
+from recbole_think.decoding.probe import Probe
 from recbole_think.decoding.sampling import SampleOptions
-from recbole_think.decoding.server import connected, require_same_model
+from recbole_think.decoding.server import connected
 from recbole_think.decoding.stepwise import stepwise_search
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
@@ -45,8 +47,9 @@ def catalogue():
 
 
 @torch.no_grad()
-def of_first_codes(model, prompt):
-    return model(torch.tensor([prompt])).logits[0, -1, TOKENS[0]].log_softmax(0).numpy()
+def known(pretender):
+    own = pretender.model(torch.tensor([[1, 2]])).logits[0, -1, TOKENS[0]].log_softmax(0).numpy()
+    return Probe([1, 2], FIRST, own)
 
 
 @pytest.mark.parametrize("normalize", ["level", "valid"])
@@ -120,23 +123,63 @@ def test_a_server_that_does_not_give_what_beams_need_is_refused(server, pretende
     for name, value in fault.items():
         setattr(pretender, name, value)
     with pytest.raises(InputError, match=said):
-        require_same_model(server, [1, 2], FIRST, of_first_codes(pretender.model, [1, 2]))
+        server.believe(known(pretender))
 
 
 def test_a_server_whose_probabilities_do_not_sum_to_one_is_refused(server, pretender):
     pretender.shift = -1.0
     with pytest.raises(InputError, match=r"they sum to 0.368 over a level.*--logprobs-mode processed_logprobs"):
-        require_same_model(server, [1, 2], FIRST, of_first_codes(pretender.model, [1, 2]))
+        server.believe(known(pretender))
 
 
 def test_the_model_of_another_catalogue_is_refused_and_the_same_one_in_bfloat16_is_not(server, pretender):
-    own = of_first_codes(pretender.model, [1, 2])
-    require_same_model(server, [1, 2], FIRST, own)
+    probe = known(pretender)
+    server.believe(probe)
     pretender.model = pretender.model.bfloat16()
-    require_same_model(server, [1, 2], FIRST, own)
+    server.believe(probe)
     pretender.model = plain_qwen(WORDS + sum(SIZES), seed=5)
     with pytest.raises(InputError, match="is not that of this catalogue"):
-        require_same_model(server, [1, 2], FIRST, own)
+        server.believe(probe)
+
+
+def test_a_server_that_comes_back_with_another_model_is_refused(server, pretender, monkeypatch):
+    monkeypatch.setattr("recbole_think.decoding.server.FIRST_WAIT_S", 0.01)
+    asked = patient(server)
+    asked.believe(known(pretender))
+    pretender.model, pretender.away = plain_qwen(WORDS + sum(SIZES), seed=5), 1
+    with pytest.raises(InputError, match="is not that of this catalogue"):
+        asked.code_log_probs([[1, 2]], FIRST)
+
+
+def test_a_server_that_was_not_asked_for_long_must_show_its_model_again(server, pretender, monkeypatch):
+    server.believe(known(pretender))
+    pretender.model = plain_qwen(WORDS + sum(SIZES), seed=5)
+    monkeypatch.setattr("recbole_think.decoding.server.IDLE_S", 0.0)
+    with pytest.raises(InputError, match="is not that of this catalogue"):
+        server.say([[1, 2]], WAITING, Speech(torch.arange(WORDS), STOP, WORDS), [1])
+
+
+def test_a_wrong_number_of_answers_is_refused_at_once(server, pretender):
+    pretender.lost = 1
+    with pytest.raises(InputError, match="gave 1 answers, 2 were asked for"):
+        patient(server).code_log_probs([[1, 2], [2, 1]], FIRST)
+    assert len(pretender.requests) == 1
+
+
+def test_who_is_interrupted_does_not_wait_for_a_server_that_is_away(server, pretender):
+    asked, pretender.away = patient(server, 3600.0), 10**6
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asked.code_log_probs([[1, 2]], FIRST)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    asked.pool.shutdown(wait=True)  # hangs for an hour where threads go on asking
 
 
 def test_a_server_that_is_away_for_a_moment_is_asked_again(server, pretender, monkeypatch):

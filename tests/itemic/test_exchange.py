@@ -34,6 +34,22 @@ def run_folder(folder, table, raw_ids):
     return folder
 
 
+def test_a_table_whose_rows_are_the_items_needs_no_id_map(tmp_path):
+    Codes(np.array([[2, 3], [5, 0], [2, 7]]), (6, 8)).save(tmp_path / "codes.safetensors")
+    options = ItemicOptions(codes_file=str(tmp_path / "codes.safetensors"))
+    codes, raw, _ = imported_codes(options, ["film", "book one", "song"])
+    assert codes.table.tolist() == raw.tolist() == [[2, 3], [5, 0], [2, 7]] and codes.sizes == (6, 8)
+    before = file_digests(options)
+    Codes(np.array([[2, 3], [5, 0], [2, 6]]), (6, 8)).save(tmp_path / "codes.safetensors")
+    assert list(before) == ["content of itemic.codes_file"] and file_digests(options) != before
+    with pytest.raises(InputError, match="has codes of 3 items, this catalogue has 2"):
+        imported_codes(options, ["film", "book one"])
+    with pytest.raises(InputError, match=r"no file .*gone\.safetensors"):
+        imported_codes(ItemicOptions(codes_file="gone.safetensors"), ["film"])
+    with pytest.raises(InputError, match=r"drop itemic\.ids_file"):
+        ItemicOptions(codes_file="codes.safetensors", ids_file="x.item2id")
+
+
 def test_codes_come_in_the_order_of_this_catalogue_whatever_the_order_of_theirs(tmp_path):
     codes, raw, figures = imported_codes(files(tmp_path), ["song", "film", "book one"])
     assert codes.table.tolist() == raw.tolist() == [[2, 3], [5, 0], [2, 7]]

@@ -1,7 +1,8 @@
-"""Codes of the rows of a large .npy file: ranges of it named by centres that were fitted once, on a sample.
+"""Codes of the rows of a large .npy file, as a run makes them of one: ranges named by centres that were fitted once.
 
-The file stays on disk and is read whole but once, when the job is planned: each range's digest is taken then, and
-compared by the worker that reads it. n rows of d numbers, L levels.
+The file stays on disk. It is read three times when the job is planned (its mean, a sample, and a digest of each range,
+which the worker that reads the range compares), once by the workers, and for what collides once when all is joined. The
+result is what ``itemic.codes_file`` takes. n rows of d numbers, L levels.
 """
 
 import hashlib
@@ -16,16 +17,17 @@ from threadpoolctl import threadpool_limits
 
 from recbole_think.artifacts import digest, load_tensors, read_json, save_tensors, write_json
 from recbole_think.errors import InputError
-from recbole_think.itemic.codes import Codes
-from recbole_think.itemic.collisions import without_collisions
-from recbole_think.itemic.minibatch import minibatch_kmeans
+from recbole_think.itemic.codes import Codes, sizes_of
+from recbole_think.itemic.collisions import resolved
+from recbole_think.itemic.minibatch import left_over, minibatch_kmeans
+from recbole_think.itemic.options import COLLISIONS
 from recbole_think.itemic.quantize import Quantizer
-from recbole_think.itemic.stream import OnDisk, rows_within
+from recbole_think.itemic.stream import OnDisk, Streamed
 from recbole_think.options import check
 
 NAME = "codes.safetensors"
 CENTRES, ROWS = "centres.safetensors", "rows.json"  # in the job folder
-COLLISIONS = ("keep", "extra_level", "reassign")
+MEAN = "mean"  # of the file, among the centres
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,17 @@ class CodesOptions:
     vectors: str = ""  # .npy of item vectors, [n, d]
     levels: int = 3
     size: int = 256  # codes of a level
-    sample: int = 100_000  # rows the centres are fitted to, no more than fit 1.5 GiB
+    sample: int = 0  # rows the centres are fitted to; 0 = as many as fit 1.5 GiB, which is the most
     seed: int = 2020
-    collisions: str = "extra_level"  # as itemic.collisions where no vectors are known
+    collisions: str = "reassign"  # as itemic.collisions
     rows: int = 65_536  # of a shard
     threads: int = 1
 
     def __post_init__(self):
         check(bool(self.vectors), "--vectors=<.npy> is missing")
-        for name in ("levels", "size", "sample", "rows", "threads"):
+        for name in ("levels", "size", "rows", "threads"):
             check(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
+        check(self.sample >= 0, f"--sample must not be negative, got {self.sample}")
         check(self.collisions in COLLISIONS, f"--collisions must be one of {COLLISIONS}, got {self.collisions!r}")
 
 
@@ -58,57 +61,67 @@ class CodesOfRows:
         torch.set_num_threads(options.threads)
         threadpool_limits(options.threads)
         check(Path(options.vectors).is_file(), f"--vectors: no file {options.vectors}")
-        self.vectors = OnDisk(Path(options.vectors))
-        self.count = self.vectors.shape[0]
+        self.file = OnDisk(Path(options.vectors))
+        self.count = self.file.shape[0]
         self.shards = -(-self.count // options.rows)
         if folder is None:
             self._digests = [_digest(self._rows(shard)) for shard in range(self.shards)]
         else:
             self._digests = read_json(folder / ROWS)["digests"]
-            self._quantizer = _read_centres(folder / CENTRES)
+            self._quantizer, mean = _read_centres(folder / CENTRES)
+            self.vectors = Streamed([self.file], [1.0], [mean])
+
+    def _range(self, shard: int) -> slice:
+        return slice(shard * self.options.rows, min((shard + 1) * self.options.rows, self.count))
 
     def _rows(self, shard: int) -> np.ndarray:
-        """float32 [rows, d]."""
-        return self.vectors[slice(shard * self.options.rows, (shard + 1) * self.options.rows)]
+        """float32 [rows, d], as they are in the file."""
+        return self.file[self._range(shard)]
 
     def made_from(self) -> dict[str, Any]:
         """What codes depend on besides the options."""
-        return {"shape": list(self.vectors.shape), "rows": digest(self._digests, 16)}
+        return {"shape": list(self.file.shape), "rows": digest(self._digests, 16)}
 
     def prepare(self, folder: Path) -> None:
         """Fit the centres to a sample of the rows, and keep the digests of all."""
-        options, most = self.options, min(self.options.sample, self.count, rows_within(self.vectors.shape[1]))
-        chosen = np.sort(np.random.default_rng(options.seed).choice(self.count, most, replace=False, shuffle=False))
-        fitted = minibatch_kmeans(self.vectors[chosen], options.levels, options.size, options.seed)
-        centres = {str(level): torch.from_numpy(of_level) for level, of_level in enumerate(fitted.centres)}
-        save_tensors(folder / CENTRES, centres)
+        options, vectors = self.options, Streamed([self.file], [1.0])
+        fitted = minibatch_kmeans(
+            vectors.sample(options.seed, options.sample), options.levels, options.size, options.seed
+        )
+        kept = {str(level): torch.from_numpy(of_level) for level, of_level in enumerate(fitted.centres)}
+        save_tensors(folder / CENTRES, {**kept, MEAN: torch.from_numpy(vectors.centres[0])})
         write_json(folder / ROWS, {"digests": self._digests})
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """Refuse an engine: there is none."""
         check(not engine, "--engine: codes are named without one")
 
-    def compute(self, shard: int) -> np.ndarray:
-        """Name the rows of a shard: int64 [rows, L]."""
-        rows, first = self._rows(shard), shard * self.options.rows
-        if _digest(rows) != self._digests[shard]:
-            raise InputError(f"rows {first} to {first + len(rows)} of {self.options.vectors} are not those of the plan")
-        return self._quantizer.nearest(rows)
+    def compute(self, shard: int) -> dict[str, torch.Tensor]:
+        """Name the rows of a shard: codes int64 [rows, L], and the squared distance of each to what they name."""
+        rows = self._range(shard)
+        if _digest(self._rows(shard)) != self._digests[shard]:
+            raise InputError(f"rows {rows.start} to {rows.stop} of {self.options.vectors} are not those of the plan")
+        vectors = self.vectors[rows]
+        codes = self._quantizer.nearest(vectors)
+        error = left_over(vectors, codes, self._quantizer)
+        return {"codes": torch.from_numpy(codes), "error": torch.from_numpy(error)}
 
-    def write(self, made: np.ndarray, folder: Path) -> None:
-        """Write the codes."""
-        save_tensors(folder / NAME, {"codes": torch.from_numpy(made)})
+    def write(self, made: dict[str, torch.Tensor], folder: Path) -> None:
+        """Write what was named."""
+        save_tensors(folder / NAME, made)
 
     def join(self, results: list[Path], folder: Path) -> None:
-        """Write the code table of all rows, in the order of the file, its collisions treated."""
-        named = np.concatenate([load_tensors(path / NAME)["codes"].numpy() for path in results])
-        sizes = (self.options.size,) * self.options.levels
-        Codes(*without_collisions(named, sizes, self.options.collisions)).save(folder / NAME)
+        """Write the code table of all rows, in the order of the file, its collisions treated as a run treats them."""
+        parts, options = [load_tensors(path / NAME) for path in results], self.options
+        codes, error = (torch.cat([part[name] for part in parts]).numpy() for name in ("codes", "error"))
+        table = resolved(codes, self.vectors, self._quantizer, options.collisions, error)
+        Codes(table, sizes_of(table, options.levels, options.size)).save(folder / NAME)
 
 
-def _read_centres(path: Path) -> Quantizer:
+def _read_centres(path: Path) -> tuple[Quantizer, np.ndarray]:
     found = load_tensors(path)
-    return Quantizer([found[str(level)].numpy() for level in range(len(found))])
+    mean = found.pop(MEAN).numpy()
+    return Quantizer([found[str(level)].numpy() for level in range(len(found))]), mean
 
 
 def _digest(rows: np.ndarray) -> str:

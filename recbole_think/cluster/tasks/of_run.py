@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from recbole_think.decoding.engine import OURS, EngineOptions
-from recbole_think.engines import require_engine
+from recbole_think.decoding.in_process import HOW, installed
 from recbole_think.errors import InputError
 from recbole_think.loading import load
 from recbole_think.memory import keep_memory
@@ -77,17 +77,28 @@ class OfRun:
             "decode": asdict(self.model.decode),
             "precision": str(self.model.dtype()) if hasattr(self.model, "dtype") else "torch.float32",
             "masked": self.masked,
+            **self._release(),
         }
 
+    def _release(self) -> dict[str, str]:
+        """Of an engine in the worker's own process; that of a server is the server's business."""
+        if self.model.engine_name != "vllm":
+            return {}
+        return {"vllm": " ".join(installed("decode.engine=vllm", HOW))}
+
     def use(self, engine: Mapping[str, Any]) -> None:
-        """Take the engine of the job where it is for this machine; see ``decode.engine``."""
-        name = getattr(self.model.decode, "engine", OURS)
+        """Load or connect to the engine of the job (``decode.engine``) where it is for this machine.
+
+        Raises:
+            InputError: as ``engines.open_engine``: a machine without it takes no shard.
+        """
+        name = self.model.engine_name
         if name == OURS:
             check(not engine, "--engine: this job is computed by its workers; plan it with --decode.engine")
             return
         blocks = self.model.options
         blocks["engine"] = read_options(EngineOptions, {**asdict(blocks["engine"]), **engine}, "engine")
-        require_engine(name, blocks["engine"])
+        self.model.open_engine(name)
 
     def prepare(self, folder: Path) -> None:
         """Nothing is needed besides the run."""
