@@ -54,6 +54,7 @@ def main() -> None:
         outcome = {**compared(own, by_servers), "exit_codes": codes, "the_last_said": said}
         outcome["seconds"] = {"own": own_s, "by_servers": seconds}
     print(json.dumps(outcome, indent=2))
+    given.folder = Path(given.folder).name
     keep("vllm_cluster", given, **outcome)
 
 
