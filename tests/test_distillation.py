@@ -171,6 +171,7 @@ def cross_entropy(pupil, teacher):
     return float(-(wanted * found).sum(1).mean())
 
 
+@pytest.mark.slow
 def test_a_pupil_of_soft_labels_is_nearer_to_its_teacher_than_one_of_true_items_alone(teacher, toy_path, tmp_path):
     _, folder = teacher
     apart = {}

@@ -63,6 +63,7 @@ def test_the_lists_of_a_server_have_the_metrics_of_this_process(made):
     assert len(made.pretender.requests) > 10, "it was asked"
 
 
+@pytest.mark.parametrize("made", ["direct", pytest.param("thinks", marks=pytest.mark.slow)], indirect=True)
 def test_a_server_that_dies_in_the_middle_loses_no_finished_shard(made):
     wanted = run("OneRecThink", "toy", config_dict=by_server(made, "whole"))
     asked = made.pretender.requests

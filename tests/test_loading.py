@@ -158,14 +158,15 @@ def finished(model, data_path, folder):
 
 
 @pytest.mark.parametrize(
-    ("model", "gone"),
+    ("loaded", "gone"),
     [
         ("BPR", "metrics.json"), ("BPR", "fit.json"), ("BPR", "checkpoints"), ("OneRecThink", "itemic"),
         ("OneRecThink", "recommendation"), ("OneRecThink", "evaluation"),
     ],
+    indirect=["loaded"],
 )  # fmt: skip
-def test_a_folder_that_is_no_finished_run_is_refused(model, gone, toy_path, tmp_path):
-    folder = finished(model, toy_path, tmp_path / "run")
+def test_a_folder_that_is_no_finished_run_is_refused(loaded, gone, tmp_path):
+    folder = shutil.copytree(loaded[1], tmp_path / "run")
     shutil.rmtree(folder / gone) if (folder / gone).is_dir() else (folder / gone).unlink()
     held = sorted(folder.rglob("*"))
     with pytest.raises(InputError, match="missing"):

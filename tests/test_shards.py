@@ -230,6 +230,7 @@ def test_there_is_no_bar_unless_it_is_asked_for(opened, capsys):
     assert "user" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_lists_made_by_two_processes_are_those_of_one_and_are_kept_shard_by_shard(opened, tmp_path, monkeypatch):
     model = opened.trainer.model
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)

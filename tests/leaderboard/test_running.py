@@ -77,6 +77,7 @@ def test_a_board_makes_what_is_missing_and_a_failing_row_does_not_stop_it(place)
     assert {line["row"] for line in lines(place)} == {"Pop", "wrong", "what follows"}
 
 
+@pytest.mark.slow
 def test_a_row_whose_options_changed_is_made_again_in_the_place_of_the_old_one(place):
     assert run(place, "--rows=what follows").returncode == 0
     (place / "small.yaml").write_text(BOARD.replace("minutes: 0.1}\n", "minutes: 0.1, options: {window: 1}}\n"))
@@ -84,6 +85,7 @@ def test_a_row_whose_options_changed_is_made_again_in_the_place_of_the_old_one(p
     assert len(lines(place)) == 4 and all("--window=1" in line["command"] for line in lines(place))
 
 
+@pytest.mark.slow
 def test_a_row_that_takes_the_runs_of_others_waits_for_them_and_says_which_is_not_here(place):
     taught = """  together:
     model: OneRecThink

@@ -332,9 +332,9 @@ def write_waiting(data_path, place):
     ("place", "kind", "learnt"),
     [
         (1, {}, True),
-        (1, {"time_bias": False}, False),
+        pytest.param(1, {"time_bias": False}, False, marks=pytest.mark.slow),
         (2, {}, False),
-        (2, {"request_time": True}, True),
+        pytest.param(2, {"request_time": True}, True, marks=pytest.mark.slow),
     ],
 )
 def test_it_learns_from_waits_it_may_know_of(place, kind, learnt, tmp_path):

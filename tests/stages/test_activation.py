@@ -38,6 +38,7 @@ def test_a_model_learns_to_think_and_to_answer_as_it_thought(tmp_path):
     assert agreement(made) > 0.95
 
 
+@pytest.mark.slow
 def test_after_a_thought_too_teachers_are_believed(tmp_path):
     made = thinker(tmp_path)
 
@@ -130,7 +131,7 @@ def test_the_round_validation_liked_best_is_kept(tmp_path):
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize("kept", [1, 2])
+@pytest.mark.parametrize("kept", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_rounds_through_adapters_keep_the_best_ones_weights_and_are_read_back(tmp_path, kept):
     scores = iter([0.9, 0.1] if kept == 1 else [0.1, 0.9])
     made, after = thinker(tmp_path, validate=lambda users, think: next(scores)), []

@@ -270,6 +270,7 @@ def one_task(material, task, **more):
     return multi_task(titled, row_learning_rate=1e-2, dropout=0.0, **shares, **more), titled
 
 
+@pytest.mark.slow
 def test_what_a_text_speaks_of_is_learnt_to_be_named(world):
     context, material = world
     stage, _ = one_task(material, "naming", tokens=100_000, learning_rate=2e-3)
@@ -278,6 +279,7 @@ def test_what_a_text_speaks_of_is_learnt_to_be_named(world):
     assert row["loss"] < chance / 4, "of a code, in nats"
 
 
+@pytest.mark.slow
 def test_the_title_of_what_comes_next_is_learnt_for_people_never_read(world):
     context, material = world
     with torch.no_grad():

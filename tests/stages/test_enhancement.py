@@ -23,14 +23,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def activated(tmp_path_factory):
-    """Weights of a model that thinks red or blue by a coin."""
-    made = thinker(tmp_path_factory.mktemp("activated"))
-    made.activation().run(made.context)
-    return {name: value.detach().clone() for name, value in made.context.model.named_parameters()}
-
-
 def activated_thinker(folder, weights, **more):
     """One that thinks red or blue by a coin, among users whose next item is red; validated by how often it says so."""
     made = thinker(folder, histories=reds(), **more)

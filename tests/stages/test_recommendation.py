@@ -349,6 +349,7 @@ def test_a_loss_that_breaks_later_names_its_step_and_keeps_the_last_checkpoint(t
     assert last_checkpoint(tmp_path / "recommendation")
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_computes_layers_again_and_ends_with_the_same_weights(tmp_path):
     ended, calls = {}, {}
     for wanted in (False, True):

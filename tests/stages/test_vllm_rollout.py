@@ -9,7 +9,7 @@ from recbole_think.stages import grpo
 from recbole_think.stages.scored import scored_words
 from recbole_think.stages.vllm_rollout import VllmRollout, told_apart
 from tests.small import plain_qwen
-from tests.stages.test_enhancement import activated, activated_thinker, curve_of  # noqa: F401
+from tests.stages.test_enhancement import activated_thinker, curve_of
 from tests.stand_in import StandIn, standing_in
 
 
@@ -25,7 +25,7 @@ def test_the_stand_in_is_asked_as_trls_engine_is():
         )
 
 
-def test_rationales_an_engine_draws_are_learnt_from_as_ours_are(tmp_path, activated):  # noqa: F811
+def test_rationales_an_engine_draws_are_learnt_from_as_ours_are(tmp_path, activated):
     made = activated_thinker(tmp_path, activated)
     before = made.share_answered_red()
     with standing_in() as engines:
@@ -38,7 +38,7 @@ def test_rationales_an_engine_draws_are_learnt_from_as_ours_are(tmp_path, activa
     assert engine.sent == 12 and engine.given["mode"] == "colocate"
 
 
-def test_an_engine_that_was_not_sent_the_weights_is_told_by_its_ratio(tmp_path, activated):  # noqa: F811
+def test_an_engine_that_was_not_sent_the_weights_is_told_by_its_ratio(tmp_path, activated):
     class Stale(StandIn):
         def sync_weights(self):
             pass
@@ -50,7 +50,7 @@ def test_an_engine_that_was_not_sent_the_weights_is_told_by_its_ratio(tmp_path, 
     assert differences[0] < 1e-4 and differences[-1] > 0.05
 
 
-def test_an_engine_says_the_words_of_a_thought_alone_and_stops_where_it_is_closed(tmp_path, activated):  # noqa: F811
+def test_an_engine_says_the_words_of_a_thought_alone_and_stops_where_it_is_closed(tmp_path, activated):
     made = activated_thinker(tmp_path, activated)
     with standing_in() as engines:
         made.enhancement(vllm="colocated", steps=1).run(made.context)
@@ -63,7 +63,7 @@ def test_an_engine_says_the_words_of_a_thought_alone_and_stops_where_it_is_close
     assert len(engine.asked) == 8 * 8 and engine.given["max_model_length"] == max(map(len, engine.asked)) + 5
 
 
-def test_the_same_rationales_lead_to_the_same_beams_and_rewards(tmp_path, activated):  # noqa: F811
+def test_the_same_rationales_lead_to_the_same_beams_and_rewards(tmp_path, activated):
     made = activated_thinker(tmp_path, activated)
     with mock.patch.object(grpo.RewardTrainer, "learn", side_effect=StopIteration, autospec=True) as learn:
         with pytest.raises(StopIteration):

@@ -4,7 +4,7 @@ from recbole_think.errors import InputError
 from recbole_think.stages.dialect import dialect_of
 from recbole_think.stages.vllm_server import require_server
 from tests.small import distinct_codes, taught
-from tests.stages.test_enhancement import activated, activated_thinker  # noqa: F401
+from tests.stages.test_enhancement import activated_thinker
 from tests.stand_in import server_that_says, standing_in
 
 LONGEST = 60
@@ -67,7 +67,7 @@ def test_another_server_is_refused_with_the_command_that_starts_the_right_one(tm
         asked(url, tmp_path, tokenizer)
 
 
-def test_a_stage_without_its_server_ends_before_it_trains_and_leaves_what_to_serve(tmp_path, activated):  # noqa: F811
+def test_a_stage_without_its_server_ends_before_it_trains_and_leaves_what_to_serve(tmp_path, activated):
     made = activated_thinker(tmp_path, activated)
     policy = tmp_path / "enhancement" / "checkpoints" / "reference"
     with standing_in() as engines:
@@ -77,7 +77,7 @@ def test_a_stage_without_its_server_ends_before_it_trains_and_leaves_what_to_ser
         assert (policy / "config.json").is_file() and (policy / "tokenizer.json").is_file()
 
 
-def test_a_stage_goes_on_where_its_server_answers(tmp_path, activated):  # noqa: F811
+def test_a_stage_goes_on_where_its_server_answers(tmp_path, activated):
     made = activated_thinker(tmp_path, activated)
     words = made.ranker.words.numpy()
     stage = made.enhancement(steps=1)
