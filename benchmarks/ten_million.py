@@ -44,6 +44,7 @@ from recbole_think.machine import peak_memory_mib
 from recbole_think.prompts.batching import prompt_batch
 
 LEVELS, SIZE, FEW = 4, 256, 10_000
+SAMPLE = 1_000_000  # rows that are fitted; records of other samples stand beside, under names of their own
 VECTORS, NAMES, CODES = "vectors.npy", "names.safetensors", "codes.safetensors"  # in the folder
 MET = 50  # items of a history
 REPORT = RESULTS / "ten_million.json"
@@ -52,7 +53,7 @@ REPORT = RESULTS / "ten_million.json"
 def main() -> None:
     """Do the parts asked for, in this process if it is one and the folder is given."""
     parser = options(
-        __doc__, items=10_000_000, columns=384, sample=1_000_000, iterations=25, users=16, tokens=200, beams=10,
+        __doc__, items=10_000_000, columns=384, sample=SAMPLE, iterations=25, users=16, tokens=200, beams=10,
         repeats=5, seed=0,
     )  # fmt: skip
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 0], help="of the backbone that decodes; 0 = whole")
@@ -76,10 +77,11 @@ def one_part(part: str, given: argparse.Namespace) -> None:
     told = {name: value for name, value in vars(given).items() if name not in ("folder", "parts")}
     peak = {"peak_memory_gib": round(peak_memory_mib() / 1024, 2)}
     kept = read_json(REPORT) if REPORT.exists() else {}
-    kept[part] = record(argparse.Namespace(**told), **outcome, **peak)
+    of = "" if given.sample == SAMPLE else f"_of_{given.sample}"
+    kept[part + of] = record(argparse.Namespace(**told), **outcome, **peak)
     for peer in ("faiss", "semantic_id"):
-        if "ours" in kept and peer in kept:
-            kept[f"error_over_{peer}"] = kept["ours"]["errors"][-1] / kept[peer]["errors"][-1]
+        if "ours" + of in kept and peer + of in kept:
+            kept[f"error_over_{peer}{of}"] = kept["ours" + of]["errors"][-1] / kept[peer + of]["errors"][-1]
     write_json(REPORT, kept)
     print(part, outcome, peak, flush=True)
 
