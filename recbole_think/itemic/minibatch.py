@@ -16,7 +16,7 @@ from recbole_think.itemic.stream import CHUNK, Streamed
 BATCH = 4096  # rows of a mini-batch
 STEPS = 480  # mini-batches at least: a small sample is drawn from more often
 DRAWN = 10  # rows per centre the first centres are chosen among; far more of them take longer than all that follows
-PASSES = 3  # of Lloyd's algorithm over the whole sample in the end
+PASSES = 10  # of Lloyd's algorithm over the whole sample in the end; after three it is .1 to 1 % from convergence
 
 
 class Named(NamedTuple):
