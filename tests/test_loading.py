@@ -157,16 +157,28 @@ def finished(model, data_path, folder):
     return folder
 
 
+@pytest.fixture(scope="module")
+def once(toy_path, tmp_path_factory):
+    """Makes a finished run of a model, the first time it is asked for it."""
+    made = {}
+
+    def of(model):
+        if model not in made:
+            made[model] = finished(model, toy_path, tmp_path_factory.mktemp(model) / "run")
+        return made[model]
+
+    return of
+
+
 @pytest.mark.parametrize(
-    ("loaded", "gone"),
+    ("model", "gone"),
     [
         ("BPR", "metrics.json"), ("BPR", "fit.json"), ("BPR", "checkpoints"), ("OneRecThink", "itemic"),
         ("OneRecThink", "recommendation"), ("OneRecThink", "evaluation"),
     ],
-    indirect=["loaded"],
 )  # fmt: skip
-def test_a_folder_that_is_no_finished_run_is_refused(loaded, gone, tmp_path):
-    folder = shutil.copytree(loaded[1], tmp_path / "run")
+def test_a_folder_that_is_no_finished_run_is_refused(model, gone, once, tmp_path):
+    folder = shutil.copytree(once(model), tmp_path / "run")
     shutil.rmtree(folder / gone) if (folder / gone).is_dir() else (folder / gone).unlink()
     held = sorted(folder.rglob("*"))
     with pytest.raises(InputError, match="missing"):

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from recbole_think.artifacts import read_json
+from recbole_think.artifacts import load_tensors, read_json
 from recbole_think.errors import InputError, exit_code
 from recbole_think.options import near_hint
 from recbole_think.plan import building, running
@@ -57,21 +57,19 @@ def of_run(folder: Path, items: str | None = None) -> dict[str, str]:
     Raises:
         InputError: no run of OneRecThink, or one whose backbone has no sizes here.
     """
-    from recbole_think.itemic.codes import Codes  # torch takes seconds
-
     for name in ("config.json", "itemic/codes.safetensors"):
         if not (folder / name).is_file():
             raise InputError(f"{folder} is no run folder of OneRecThink: {name} is missing")
-    config, codes = read_json(folder / "config.json"), Codes.load(folder / "itemic" / "codes.safetensors")
+    config, table = read_json(folder / "config.json"), load_tensors(folder / "itemic" / "codes.safetensors")
     named, decode = config["backbone"]["name"].split("/")[-1].lower(), config["decode"]
     if named not in BACKBONES:
         raise InputError(f"{folder} has the backbone {named!r}, which has no sizes here; known: {', '.join(BACKBONES)}")
     found = {
         "backbone": named, "layers": config["backbone"]["layers"], "history": config["prompts"]["max_history"],
         "thoughts": decode["thoughts"], "thought_tokens": decode["thought_tokens"],
-        "prefixes": decode["thought_beams"], "beams": decode["num_beams"], "items": items or len(codes.table),
+        "prefixes": decode["thought_beams"], "beams": decode["num_beams"], "items": items or len(table["codes"]),
     }  # fmt: skip
-    levels, size = len(codes.sizes), max(codes.sizes)
+    levels, size = len(table["sizes"]), int(max(table["sizes"]))
     if size**levels >= read("items", str(found["items"])):
         found |= {"levels": levels, "size": size, "prefix_levels": max(1, min(2, levels - 1))}
     else:
