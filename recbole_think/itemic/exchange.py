@@ -165,7 +165,12 @@ def _table_of_rows(path: Path, n: int, collisions: str) -> tuple[Codes, np.ndarr
     """Codes of a table whose rows are the items, as ``imported_codes`` gives them."""
     if not path.is_file():
         raise InputError(f"itemic.codes_file: no file {path}")
-    found = Codes.load(path)
+    try:
+        found = Codes.load(path)
+    except KeyError as why:
+        raise InputError(
+            f"{path} holds no code table ({why} is missing): name one that the cluster's merge wrote"
+        ) from why
     if len(found.table) != n:
         raise InputError(
             f"{path} has codes of {len(found.table)} items, this catalogue has {n}: one row per item is expected, in "

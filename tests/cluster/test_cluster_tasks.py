@@ -303,9 +303,16 @@ def test_a_file_that_holds_a_row_that_is_no_number_is_not_planned(vectors, tmp_p
     rows = np.load(vectors)
     rows[42] = np.inf
     np.save(vectors, rows)
-    assert main(["plan", str(tmp_path / "job"), "--task=codes", f"--vectors={vectors}", "--size=4"]) == 2
+    assert main(["plan", str(tmp_path / "job"), "--task=codes", f"--vectors={vectors}", "--size=8"]) == 2
     assert "row 42 holds NaN or infinity" in capsys.readouterr().err
     assert not (tmp_path / "job").exists()
+
+
+def test_more_rows_than_codes_are_refused_before_any_is_named(vectors, tmp_path, capsys):
+    given = ["plan", str(tmp_path / "job"), "--task=codes", f"--vectors={vectors}", "--levels=2", "--size=9"]
+    assert main(given) == 2
+    assert "cannot name 100 rows apart" in capsys.readouterr().err
+    assert main([*given, "--collisions=extra_level"]) == 0
 
 
 def test_several_workers_of_a_machine_share_a_job_and_log_by_name(vectors, tmp_path):

@@ -4,7 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+from recbole_think.artifacts import save_tensors
 from recbole_think.errors import InputError
 from recbole_think.itemic import exchange
 from recbole_think.itemic.codes import Codes
@@ -44,6 +46,9 @@ def test_a_table_whose_rows_are_the_items_needs_no_id_map(tmp_path):
     assert list(before) == ["content of itemic.codes_file"] and file_digests(options) != before
     with pytest.raises(InputError, match="has codes of 3 items, this catalogue has 2"):
         imported_codes(options, ["film", "book one"])
+    save_tensors(tmp_path / "weights.safetensors", {"head": torch.zeros(2)})
+    with pytest.raises(InputError, match="holds no code table"):
+        imported_codes(ItemicOptions(codes_file=str(tmp_path / "weights.safetensors")), ["film"])
     with pytest.raises(InputError, match=r"no file .*gone\.safetensors"):
         imported_codes(ItemicOptions(codes_file="gone.safetensors"), ["film"])
     with pytest.raises(InputError, match=r"drop itemic\.ids_file"):

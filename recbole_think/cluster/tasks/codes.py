@@ -1,8 +1,8 @@
 """Codes of the rows of a large .npy file, as a run makes them of one: ranges named by centres that were fitted once.
 
 The file stays on disk. It is read three times when the job is planned (its mean, a sample, and a digest of each range,
-which the worker that reads the range compares), once by the workers, and for what collides once when all is joined. The
-result is what ``itemic.codes_file`` takes. n rows of d numbers, L levels.
+which the worker that reads the range compares), each range twice by its worker, and for what collides once when all is
+joined. The result is what ``itemic.codes_file`` takes. n rows of d numbers, L levels.
 """
 
 import hashlib
@@ -63,6 +63,11 @@ class CodesOfRows:
         check(Path(options.vectors).is_file(), f"--vectors: no file {options.vectors}")
         self.file = OnDisk(Path(options.vectors))
         self.count = self.file.shape[0]
+        check(
+            options.collisions != "reassign" or options.size**options.levels >= self.count,
+            f"--levels={options.levels} of --size={options.size} codes cannot name {self.count} rows apart: raise one, "
+            f"or take another --collisions than reassign",
+        )
         self.shards = -(-self.count // options.rows)
         if folder is None:
             self._digests = [_digest(self._rows(shard)) for shard in range(self.shards)]
