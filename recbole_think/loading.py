@@ -17,6 +17,7 @@ from torch import Tensor
 from recbole_think import folder, resume
 from recbole_think.artifacts import read_json, require_same
 from recbole_think.config import ThinkConfig
+from recbole_think.corpus.histories import Histories, targets
 from recbole_think.corpus.items import read_items
 from recbole_think.decoding.engine import EngineOptions
 from recbole_think.engines import require_engine
@@ -189,6 +190,13 @@ class LoadedRun:
         if not len(history):
             raise InputError("an empty history: name at least one item, or a user")
         return history
+
+    def histories_until(self, split: str) -> Histories:
+        """Whole histories of all users: ``all`` of them, or as ``test`` (but the last event) or ``valid`` (but two)."""
+        if split != "all":
+            return self.splits[split][1]
+        loader, until_test = self.splits["test"]
+        return until_test.extended(*targets(loader.dataset))
 
     def full_sort_scores(
         self, users: Sequence[str | int], mask_history: bool | None = None, split: str = "test"

@@ -60,13 +60,46 @@ def allowed_items(trie: SidTrie, users: int, prefix: Sequence[Tensor] | None, it
     return allowed
 
 
+def parted(trie: SidTrie, prefix: Sequence[Tensor], mask: ItemMask) -> tuple[Allowed, Allowed]:
+    """What may be named of the items below the prefixes of each user, and of all others; either may be nothing.
+
+    Args:
+        trie: the catalogue.
+        prefix: per user int64 [m, depth < L], the first codes of what is within.
+        mask: what may not be named, cells of [B, n].
+
+    Raises:
+        InputError: a prefix of no item.
+    """
+    below = _cells_below(trie, mask.shape, prefix)
+    inside = ItemMask(below // trie.n, below % trie.n, mask.shape, free=True)
+    masked = mask.keys()
+    if mask.free:
+        rest = masked[torch.isin(masked, below, assume_unique=True, invert=True)]
+    else:
+        rest = torch.cat([masked, below]).unique()
+    outside = ItemMask(rest // trie.n, rest % trie.n, mask.shape, mask.free)
+    return Allowed(trie, _without(inside, mask)), Allowed(trie, outside)
+
+
 def _within(trie: SidTrie, mask: ItemMask, prefix: Sequence[Tensor]) -> ItemMask:
     """What ``mask`` leaves of the items below the prefixes of each user, as free cells."""
+    below = _cells_below(trie, mask.shape, prefix)
+    return _without(ItemMask(below // trie.n, below % trie.n, mask.shape, free=True), mask)
+
+
+def _without(free: ItemMask, mask: ItemMask) -> ItemMask:
+    """Free cells that a mask leaves free."""
+    found = free.keys()
+    found = found[torch.isin(found, mask.keys(), assume_unique=True, invert=not mask.free)]
+    return ItemMask(found // mask.shape[1], found % mask.shape[1], mask.shape, free=True)
+
+
+def _cells_below(trie: SidTrie, shape: tuple[int, int], prefix: Sequence[Tensor]) -> Tensor:
+    """Items below the prefixes of each user, as ``ItemMask.keys`` gives them."""
     below = [_below(trie, user, codes) for user, codes in enumerate(prefix)]
     users = torch.arange(len(below)).repeat_interleave(torch.tensor([len(items) for items in below]))
-    found = ItemMask(users, torch.cat(below), mask.shape).keys()
-    found = found[torch.isin(found, mask.keys(), assume_unique=True, invert=not mask.free)]
-    return ItemMask(found // trie.n, found % trie.n, mask.shape, free=True)
+    return ItemMask(users, torch.cat(below), shape).keys()
 
 
 def _below(trie: SidTrie, user: int, codes: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ The model's side is ``reading.py``, the probabilities are ``likelihood.py``, the
 search itself. B users, T prompt tokens, K beams, C largest number of children, L levels, n items.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,35 +89,84 @@ class Search:
         return child_scores(self.model, hidden, self.code_tokens[level], code, legal, self.normalize)
 
 
+@dataclass(frozen=True)
+class Group:
+    """Beams that go side by side with other groups off the same prompts, under a mask of their own."""
+
+    num_beams: int  # K
+    allowed: Allowed | None = None  # what may be named; None = everything
+
+
 def search(fixed: Search, hidden: Any, at: Any, num_beams: int, allowed: Allowed | None = None) -> BeamResult:
-    """Walk down the trie from where the reader stands.
+    """Walk down the trie from where the reader stands; see ``search_groups``."""
+    [found] = search_groups(fixed, hidden, at, [Group(num_beams, allowed)])
+    return found
+
+
+def search_groups(fixed: Search, hidden: Any, at: Any, groups: Sequence[Group]) -> list[BeamResult]:
+    """Walk down the trie from where the reader stands, several groups of beams in the same steps.
+
+    What a group finds is what it would find alone: groups share the reading, not the places among the best.
 
     Args:
         fixed: model, catalogue and normalisation.
         hidden: [B, 1, d], what the first code is predicted from.
         at: the reader's place.
-        num_beams: K.
-        allowed: what may be named.
+        groups: G, at least one.
     """
-    trie, rows = fixed.trie, len(hidden)
-    nodes = torch.zeros(rows, 1, dtype=torch.int64)
-    scores = torch.zeros(rows, 1)
-    codes = torch.zeros(rows, 1, 0, dtype=torch.int64)
-    for level in range(trie.levels):
-        child, code, gained = fixed.expand(level, nodes, hidden, allowed)
-        total = (scores.unsqueeze(-1) + gained).flatten(1)  # [B, K * C]
-        scores, place = total.topk(min(num_beams, total.shape[1]), dim=1)
-        parent = place // child.shape[2]
-        nodes = child.flatten(1).gather(1, place)
-        chosen = code.flatten(1).gather(1, place)
-        codes = torch.cat([codes.gather(1, parent.unsqueeze(-1).expand(-1, -1, level)), chosen.unsqueeze(-1)], dim=2)
-        if level + 1 < trie.levels:
-            hidden, at = fixed.reader.step(at, fixed.code_tokens[level][chosen], parent)
-    return _ranked(trie, nodes, scores, codes, num_beams)
+    fronts = [Front.first(len(hidden)) for _ in groups]
+    of_group = [hidden] * len(groups)
+    for level in range(fixed.trie.levels):
+        parents, before = [], 0  # every group goes off the prompt itself; later each has branches of its own
+        for number, group in enumerate(groups):
+            width = fronts[number].nodes.shape[1]
+            fronts[number], parent = _onward(fixed, level, fronts[number], of_group[number], group)
+            parents.append(parent + before)
+            before += width if level else 0
+        if level + 1 < fixed.trie.levels:
+            chosen = _joined([front.codes[:, :, -1] for front in fronts])
+            hidden, at = fixed.reader.step(at, fixed.code_tokens[level][chosen], _joined(parents))
+            of_group = _parted(hidden, [front.nodes.shape[1] for front in fronts])
+    return [_ranked(fixed.trie, front, group.num_beams) for front, group in zip(fronts, groups, strict=True)]
 
 
-def _ranked(trie: SidTrie, nodes: Tensor, scores: Tensor, codes: Tensor, num_beams: int) -> BeamResult:
+@dataclass(frozen=True)
+class Front:
+    """Where the beams of a group are."""
+
+    nodes: Tensor  # int64 [B, K], of the level reached
+    scores: Tensor  # float32 [B, K]
+    codes: Tensor  # int64 [B, K, levels so far]
+
+    @classmethod
+    def first(cls, rows: int) -> "Front":
+        """The root, for every prompt."""
+        return cls(torch.zeros(rows, 1, dtype=torch.int64), torch.zeros(rows, 1), torch.zeros(rows, 1, 0).long())
+
+
+def _onward(fixed: Search, level: int, front: Front, hidden: Any, group: Group) -> tuple[Front, Tensor]:
+    """The best children of a group's beams, and which beam each is a child of, int64 [B, K]."""
+    child, code, gained = fixed.expand(level, front.nodes, hidden, group.allowed)
+    total = (front.scores.unsqueeze(-1) + gained).flatten(1)  # [B, K * C]
+    scores, place = total.topk(min(group.num_beams, total.shape[1]), dim=1)
+    parent = place // child.shape[2]
+    nodes = child.flatten(1).gather(1, place)
+    chosen = code.flatten(1).gather(1, place)
+    before = front.codes.gather(1, parent.unsqueeze(-1).expand(-1, -1, level))
+    return Front(nodes, scores, torch.cat([before, chosen.unsqueeze(-1)], dim=2)), parent
+
+
+def _joined(of_groups: list[Tensor]) -> Tensor:
+    return of_groups[0] if len(of_groups) == 1 else torch.cat(of_groups, dim=1)
+
+
+def _parted(hidden: Any, widths: list[int]) -> list[Any]:
+    return [hidden] if len(widths) == 1 else list(hidden.split(widths, dim=1))
+
+
+def _ranked(trie: SidTrie, front: Front, num_beams: int) -> BeamResult:
     """Order by score, ties by item; mark places after the end."""
+    nodes, scores, codes = front.nodes, front.scores, front.codes
     items = trie.item(nodes)
     by_item = items.argsort(dim=1)
     by_score = scores.gather(1, by_item).argsort(dim=1, descending=True, stable=True)

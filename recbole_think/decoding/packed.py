@@ -6,13 +6,16 @@ is computed only where somebody looks, and the residual stream stays float32 in 
 B prompts, T tokens of the longest, N packed tokens, R rows (B or a multiple), K branches of a row, d hidden size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_think.decoding.attention import Part, attend_prompts, attend_shared, flat_parents, grown, packed_places
+from recbole_think.decoding.kept import Kept, Rests
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,37 @@ class PackedReader:
             parts.append([part])
         following = torch.tensor(lengths, device=self.device)
         return self.decoder.norm(hidden).unsqueeze(1), Branches(parts, following)
+
+    def resume(self, read: Sequence[Kept | None], prompts: Sequence[np.ndarray]) -> tuple[Tensor, Branches]:
+        """Read prompts of which the beginnings were read before; at least the last token of each is read again.
+
+        Args:
+            read: what was kept of each prompt or of another that begins alike; None = nothing.
+            prompts: B times int64 token ids.
+
+        Returns:
+            As ``prompts``.
+        """
+        known = [0 if one is None else one.shared_with(prompt) for one, prompt in zip(read, prompts, strict=True)]
+        rests = [prompt[begin:] for prompt, begin in zip(prompts, known, strict=True)]
+        asked = Rests.of(known, [len(rest) for rest in rests], self.device)
+        hidden = self._embed(torch.from_numpy(np.concatenate(rests)).to(self.device))  # [N, d], what is new
+        ropes = self._ropes(hidden, asked.positions)
+        parts = []
+        for number, layer in enumerate(self.layers):
+            last = number + 1 == len(self.layers)
+            rope = ropes[self._kind(layer)]
+            inputs = layer.input_layernorm(hidden).to(self.dtype)
+            keys, values = self._keys_values(layer.self_attn, inputs, rope)
+            before = [None if one is None else one.layers[number] for one in read]
+            part = asked.part(keys, values, before)
+            queries = self._queries(layer.self_attn, inputs, rope)
+            mixed = asked.attend(queries, part, layer.self_attn.scaling)
+            if last:  # nobody sees more than the ends
+                hidden, mixed = hidden[asked.ends], mixed[asked.ends]
+            hidden = self._finish(layer, hidden, mixed)
+            parts.append([part])
+        return self.decoder.norm(hidden).unsqueeze(1), Branches(parts, asked.following)
 
     def step(
         self, at: Branches, tokens: Tensor, parent: Tensor | None, live: Tensor | None = None

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_think.decoding.beam import beam_search
+from recbole_think.decoding.allowed import parted
+from recbole_think.decoding.beam import Group, Search, beam_search, search_groups
+from recbole_think.decoding.item_mask import ItemMask, cells_of
+from recbole_think.decoding.reading import reader_of
 from recbole_think.decoding.trie import SidTrie
 from recbole_think.errors import InputError
 from recbole_think.prompts.batching import prompt_batch
@@ -301,3 +304,41 @@ def test_what_cannot_be_searched_is_refused(wrong, message):
     given = {"input_ids": ids, "attention_mask": attention, **GOOD, **wrong}
     with pytest.raises(InputError, match=message):
         beam_search(model, trie=trie, **given)
+
+
+def groups_of(model, trie, prompts, groups):
+    reader = reader_of(model, 64)
+    with torch.no_grad():
+        hidden, at = reader.prompts(*prompt_batch(prompts, pad=0))
+        return search_groups(Search(model, reader, trie, TOKENS, "level"), hidden, at, groups)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_groups_of_beams_find_side_by_side_what_each_finds_alone(attention):
+    model, table, trie, prompts = world(attention)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    prefixes = [torch.from_numpy(np.unique(table[rows, :2], axis=0)) for rows in ([0, 3, 7], [1], [2, 5, 11, 13])]
+    within, without = parted(trie, prefixes, ItemMask(nothing, nothing, (3, N)))
+    together = groups_of(model, trie, prompts, [Group(6, within), Group(3, without), Group(4)])
+    for group, found in zip([Group(6, within), Group(3, without), Group(4)], together, strict=True):
+        [alone] = groups_of(model, trie, prompts, [group])
+        assert torch.equal(found.items, alone.items) and torch.equal(found.codes, alone.codes)
+        torch.testing.assert_close(found.scores, alone.scores, atol=1e-5, rtol=1e-5)
+
+
+def test_what_lies_within_prefixes_and_what_does_not_is_the_catalogue_but_for_what_is_masked():
+    _, table, trie, _ = world()
+    masked = torch.zeros(2, N, dtype=torch.bool)
+    masked[0, [2, 4]] = masked[1, [0, 1, 19]] = True
+    prefixes = [torch.from_numpy(np.unique(table[rows, :2], axis=0)) for rows in ([2, 9], [1, 6])]
+    leaves = trie.places.long().expand(2, -1)
+    for mask in (cells_of(masked), cells_of_free(~masked)):
+        within, without = (allowed.alive(trie.levels, leaves) for allowed in parted(trie, prefixes, mask))
+        for user, codes in enumerate(prefixes):
+            below = (torch.from_numpy(table[:, None, :2]) == codes[None]).all(2).any(1)
+            assert torch.equal(within[user], below & ~masked[user])
+            assert torch.equal(without[user], ~below & ~masked[user])
+
+
+def cells_of_free(free):
+    return ItemMask(*free.nonzero(as_tuple=True), tuple(free.shape), free=True)

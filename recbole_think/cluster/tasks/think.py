@@ -14,7 +14,6 @@ import numpy as np
 
 from recbole_think.artifacts import write_text
 from recbole_think.cluster.tasks.of_run import OfRun, RunOptions
-from recbole_think.corpus.histories import Histories, targets
 from recbole_think.errors import InputError
 from recbole_think.prompts.rationale import decoded, items_by_tokens, spoken
 from recbole_think.reasoning import thinks
@@ -42,7 +41,7 @@ class Think(OfRun):
         super().__init__(options, ("all", "test", "valid"))
         if not thinks(self.model):
             raise InputError(f"{options.run_folder} does not think; it takes OneRecThink with stage activation")
-        self.histories = self._histories(options.split)
+        self.histories = self.run.histories_until(options.split)
         self.model.item_mask = self.histories if self.masked else None
         lengths = np.diff(self.histories.starts)
         self.users = np.flatnonzero(lengths)
@@ -53,12 +52,6 @@ class Think(OfRun):
         self._cut, self.shards = [self.users[rows] for rows in cut], len(cut)
         self._items_of = items_by_tokens(self.model.vocabulary)
         self._weights = self.made_from()["weights"]
-
-    def _histories(self, split: str) -> Histories:
-        if split != "all":
-            return self.run.splits[split][1]
-        loader, until_test = self.run.splits["test"]
-        return until_test.extended(*targets(loader.dataset))
 
     def compute(self, shard: int) -> list[str]:
         """Think about the users of a shard: a JSON line each."""

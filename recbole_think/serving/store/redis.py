@@ -1,0 +1,268 @@
+"""The store of many machines: a Redis server (or one that speaks as it does), which must keep an append-only file.
+
+Every change of several keys is one script, which Redis runs whole or not at all and writes down as one. Nothing is
+asked again by itself: an event that may have been kept is not kept twice.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from secrets import token_hex
+from typing import Any
+
+from recbole_think.errors import InputError
+from recbole_think.serving.store import (
+    NOT_ALONE,
+    OTHER_SHARDS,
+    Entry,
+    Event,
+    StoreError,
+    Version,
+    require_claimed,
+)
+
+PREFIX = "recbole_think:"
+FORMAT = 1
+TIMEOUT_S = 5.0  # of an answer
+LEASE_MS = 4000  # a process that makes a shard and is not heard of for so long has lost it
+LOADING_S = 60.0  # a server that has just started reads its file first
+
+# what users did: the same event in the list of all and in that of the user
+APPEND = """
+for place = 2, #ARGV, 2 do
+  redis.call('RPUSH', KEYS[1], ARGV[place])
+  redis.call('RPUSH', KEYS[2], ARGV[place + 1])
+end
+redis.call('SADD', KEYS[3], ARGV[1])
+return redis.call('LLEN', KEYS[1])
+"""
+# the newest version after the current one that has these facts, or a new one: its number, and its shards
+BEGIN = """
+local current, newest = tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(redis.call('GET', KEYS[2]) or '0')
+for number = newest, current + 1, -1 do
+  local found = redis.call('HMGET', KEYS[3] .. number, 'facts', 'shards')
+  if found[1] == ARGV[1] then return {number, tonumber(found[2])} end
+end
+local number = redis.call('INCR', KEYS[2])
+redis.call('HSET', KEYS[3] .. number, 'facts', ARGV[1], 'shards', ARGV[2])
+redis.call('SADD', KEYS[4], number)
+return {number, tonumber(ARGV[2])}
+"""
+FINISH = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('SADD', KEYS[2], ARGV[2])
+if redis.call('SCARD', KEYS[2]) < tonumber(redis.call('HGET', KEYS[1], 'shards')) then return 0 end
+if tonumber(redis.call('GET', KEYS[3]) or '0') > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[3], ARGV[1])
+return 1
+"""
+GET = """
+local current = redis.call('GET', KEYS[1])
+if not current then return {} end
+return redis.call('HMGET', KEYS[2] .. current, unpack(ARGV))
+"""
+# leases by the server's own clock: field "shards-shard", value "owner until"
+LEASE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local held = redis.call('HGETALL', KEYS[1])
+for place = 1, #held, 2 do
+  local owner, till = string.match(held[place + 1], '(%S+) (%d+)')
+  local same = held[place] == ARGV[1]
+  local others = string.match(held[place], '^%d+') ~= string.match(ARGV[1], '^%d+')
+  if tonumber(till) > now and owner ~= ARGV[2] and (same or others) then return 0 end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%d', now + tonumber(ARGV[3])))
+return 1
+"""
+LET_GO = """
+local held = redis.call('HGET', KEYS[1], ARGV[1])
+if held and string.match(held, '%S+') == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+"""
+
+
+class RedisStore:
+    """See ``Store``."""
+
+    def __init__(self, url: str):
+        """Connect.
+
+        Raises:
+            InputError: the package is missing, nobody answers there, or what is there keeps no append-only file.
+        """
+        try:
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+        except ImportError as why:
+            raise InputError('--store=redis://... needs the package redis: pip install "recbole_think[serve]"') from why
+        self.errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
+        self.loading = redis.BusyLoadingError
+        try:
+            self.client: Any = redis.Redis.from_url(
+                url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0), retry_on_error=[],
+            )  # fmt: skip
+        except ValueError as why:
+            raise InputError(f"--store={_shown(url)}: {why}") from why
+        self.url = _shown(url)
+        self._require_append_only()
+        scripts = {"append": APPEND, "begin": BEGIN, "finish": FINISH, "get": GET, "lease": LEASE, "let_go": LET_GO}
+        self._scripts = {name: self.client.register_script(text) for name, text in scripts.items()}
+
+    def _require_append_only(self) -> None:
+        until = time.monotonic() + LOADING_S
+        while True:
+            try:
+                found = self.client.info("persistence")
+                break
+            except self.loading as why:
+                if time.monotonic() > until:
+                    raise InputError(f"--store={self.url} is still reading its file: {why}") from why
+                time.sleep(0.1)
+            except self.errors as why:
+                raise InputError(f"--store={self.url}: {why}; is the server there?") from why
+        if not found.get("aof_enabled"):
+            raise InputError(
+                f"--store={self.url} keeps no append-only file and would lose events when it stops: start it with "
+                f"--appendonly yes, or say CONFIG SET appendonly yes"
+            )
+
+    @contextmanager
+    def _asking(self) -> Iterator[Any]:
+        try:
+            yield self.client
+        except self.errors as why:
+            raise StoreError(f"{self.url}: {why}") from why
+
+    def _run(self, script: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
+        with self._asking():
+            return self._scripts[script]([PREFIX + key for key in keys], values)
+
+    def claim(self, facts: Mapping[str, Any]) -> None:
+        """See ``Store``."""
+        with self._asking() as client:
+            client.set(f"{PREFIX}facts", json.dumps({"format": FORMAT, **facts}), nx=True)
+        require_claimed(self.facts(), {"format": FORMAT, **facts}, self.url)
+
+    def facts(self) -> dict[str, Any]:
+        """See ``Store``."""
+        with self._asking() as client:
+            return json.loads(client.get(f"{PREFIX}facts") or "{}")
+
+    def begin(self, facts: Mapping[str, Any], shards: int) -> Version:
+        """See ``Store``."""
+        told = json.dumps(facts, sort_keys=True)
+        number, found = self._run("begin", ["current", "newest", "version:", "versions"], [told, shards])
+        if found != shards:
+            raise InputError(OTHER_SHARDS.format(version=number, found=found, wanted=shards))
+        return Version(number, json.loads(told))
+
+    def put(self, version: int, entries: Mapping[str, Entry]) -> None:
+        """See ``Store``."""
+        if not entries:
+            return
+        with self._asking() as client, client.pipeline(transaction=True) as both:
+            both.hset(f"{PREFIX}thoughts:{version}", mapping={user: entry.text for user, entry in entries.items()})
+            both.hset(f"{PREFIX}stamps:{version}", mapping={user: entry.stamp for user, entry in entries.items()})
+            both.execute()
+
+    def stamps(self, version: int, users: Sequence[str]) -> dict[str, str]:
+        """See ``Store``."""
+        if not users:
+            return {}
+        with self._asking() as client:
+            found = client.hmget(f"{PREFIX}stamps:{version}", list(users))
+        return _present(users, found)
+
+    def finish(self, version: int, shard: int) -> bool:
+        """See ``Store``."""
+        return bool(self._run("finish", [f"version:{version}", f"finished:{version}", "current"], [version, shard]))
+
+    def current(self) -> Version | None:
+        """See ``Store``."""
+        with self._asking() as client:
+            number = client.get(f"{PREFIX}current")
+            return number and Version(int(number), json.loads(client.hget(f"{PREFIX}version:{number}", "facts")))
+
+    def sweep(self) -> int:
+        """See ``Store``."""
+        with self._asking() as client:
+            current = int(client.get(f"{PREFIX}current") or 0)
+            old = sorted(number for number in map(int, client.smembers(f"{PREFIX}versions")) if number < current)
+            for number in old:  # what lists it last: a kill in between leaves something to go on with
+                client.unlink(*(f"{PREFIX}{what}:{number}" for what in ("version", "thoughts", "stamps", "finished")))
+                client.srem(f"{PREFIX}versions", number)
+        return len(old)
+
+    def get(self, users: Sequence[str]) -> dict[str, str]:
+        """See ``Store``."""
+        return _present(users, self._run("get", ["current", "thoughts:"], list(users))) if users else {}
+
+    def append(self, user: str, items: Sequence[str]) -> int:
+        """See ``Store``."""
+        told = [part for item in items for part in (json.dumps([user, item]), item)]
+        return self._run("append", ["events", f"of:{user}", "active"], [user, *told])
+
+    def events(self, users: Sequence[str]) -> dict[str, list[str]]:
+        """See ``Store``."""
+        with self._asking() as client, client.pipeline(transaction=False) as many:
+            for user in users:
+                many.lrange(f"{PREFIX}of:{user}", 0, -1)
+            return dict(zip(users, many.execute(), strict=True))
+
+    def since(self, number: int, most: int) -> list[Event]:
+        """See ``Store``."""
+        with self._asking() as client:
+            lines = client.lrange(f"{PREFIX}events", number, number + most - 1)
+        return [Event(place, *json.loads(line)) for place, line in enumerate(lines, start=number + 1)]
+
+    def active(self) -> Iterable[str]:
+        """See ``Store``."""
+        with self._asking() as client:
+            return sorted(client.sscan_iter(f"{PREFIX}active", count=1000))
+
+    @contextmanager
+    def alone(self, shard: int, shards: int) -> Iterator[None]:
+        """See ``Store``; a lease that is renewed, and runs out when this process is killed."""
+        owner, field, over = token_hex(8), f"{shards}-{shard}", threading.Event()
+
+        def take() -> bool:
+            return bool(self._run("lease", ["locks"], [field, owner, LEASE_MS]))
+
+        until = time.monotonic() + LEASE_MS / 1000 + 1  # whoever was killed has lost it by then
+        while not take():
+            if time.monotonic() > until:
+                raise InputError(NOT_ALONE.format(store=self.url, shard=shard, shards=shards))
+            time.sleep(0.2)
+
+        def renew() -> None:
+            while not over.wait(LEASE_MS / 4000):
+                with suppress(StoreError):  # the work itself will say so
+                    take()
+
+        beat = threading.Thread(target=renew, daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beat.join()
+            with suppress(StoreError):
+                self._run("let_go", ["locks"], [field, owner])
+
+    def close(self) -> None:
+        """See ``Store``."""
+        self.client.close()
+
+
+def _present(users: Sequence[str], found: Sequence[str | None]) -> dict[str, str]:
+    return {user: text for user, text in zip(users, found, strict=False) if text is not None}
+
+
+def _shown(url: str) -> str:
+    """An address without what is secret in it."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,267 @@
+"""Teach the direct model what happened since: a few steps on fresh events, a canary, and a switch at once.
+
+    python -m recbole_think.serving.update --run <run folder> [--store <url>]      one update
+    python -m recbole_think.serving.update --run <run folder> --every_s 600        one after another
+    python -m recbole_think.serving.update --run <run folder> --roll_back          back to the version before
+    python -m recbole_think.serving.update --run <run folder> --show               versions, and which one answers
+
+Events of some users are never taught: the new weights answer only if they name those better than the old ones, and old
+events no worse than --tolerance allows. Servers take the version up by themselves. The last line of standard output is
+JSON. Exit codes: 0 done (accepted or not), 2 what was asked for cannot be done, 130 interrupted.
+"""
+
+import argparse
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from recbole_think.errors import InputError, exit_code
+from recbole_think.memory import keep_memory
+from recbole_think.resume import weights_digest
+from recbole_think.serving.lesson import Lesson, Questions, asked, fresh_of, guard, is_canary
+from recbole_think.serving.live import Live
+from recbole_think.serving.opening import split_of
+from recbole_think.serving.run import FOLDER, ServedRun, default_store, require_direct
+from recbole_think.serving.store import Store, StoreError, open_store
+from recbole_think.stages.options import WeightOptions
+from recbole_think.stages.stage import Context, load_weights, trainable
+from recbole_think.stages.training import layers_learning, train
+
+ATTEMPT = "attempt"  # what is being trained; of no use after a kill
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UpdateOptions(WeightOptions):
+    """How the direct model is taught between two runs."""
+
+    block: ClassVar[str] = "update"
+
+    learning_rate: float = 1e-4
+    row_learning_rate: float = 3e-4
+    weight_decay: float = 0.0
+    dropout: float = 0.1
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    validations: int = 1
+    checkpoints: int = 0
+    compile: str = "never"
+    epochs: int = 2  # times the fresh events are read
+    most: int = 20_000  # events of one update
+    replay: float = 1.0  # windows of old histories for every user with fresh events
+    canary: float = 0.1  # share of users whose events are asked for instead of taught
+    least: int = 20  # canary events below which nothing is judged, and so nothing changed
+    guard_users: int = 300  # whose last old event is asked for
+    tolerance: float = 0.02  # nats by which old events may become less likely
+    kept: int = 5  # versions
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("epochs", "most", "least", "guard_users", "kept"):
+            self._check(getattr(self, name) >= 1, name, "must be at least 1")
+        for name in ("replay", "tolerance"):
+            self._check(getattr(self, name) >= 0, name, "must not be negative")
+        self._check(0 < self.canary < 1, "canary", "must be a share between 0 and 1")
+
+
+class Updater:
+    """Teaches the direct model of one run."""
+
+    def __init__(self, served: ServedRun, store: Store, live: Live, options: UpdateOptions, show_progress: bool = True):
+        """Take a run with a direct model.
+
+        Args:
+            served: the run; its model takes on the weights of the version that answers.
+            store: where events are.
+            live: versions.
+            options: how to teach.
+            show_progress: draw a bar with the time left.
+        """
+        self.served, self.store, self.live, self.options = served, store, live, options
+        self.show_progress = show_progress
+        self.ranker, self._own = served.model.ranker, _tensors(served)
+
+    def update(self) -> dict[str, Any]:
+        """One update.
+
+        Returns:
+            ``version`` that was made (None = none), ``accepted``, ``events`` that were looked at, and why.
+        """
+        before = self.live.current()
+        until = self.live.facts(before)["until"]
+        events = self.store.since(until, self.options.most)
+        told: dict[str, Any] = {"version": None, "accepted": False, "events": len(events), "answers": before}
+        people = fresh_of(self.served, events, self.store.events(sorted({event.user for event in events})))
+        canary = asked((one for one in people if is_canary(one.user, self.options.canary)), self.options.most)
+        taught = [one for one in people if not is_canary(one.user, self.options.canary)]
+        if not taught or len(canary.targets) < self.options.least:
+            why = f"{len(canary.targets)} canary events, {self.options.least} are needed; all wait for the next time"
+            return {**told, "why": why}
+        self._begin_with(before)
+        judged = {
+            "canary": canary,
+            "guard": guard(self.served.histories, self.options.guard_users, self.served.model.seed),
+        }
+        was = {name: self._likely(questions) for name, questions in judged.items()}
+        self._teach(taught, before)
+        now = {name: self._likely(questions) for name, questions in judged.items()}
+        gained = {name: round(float((now[name] - was[name]).mean()), 5) for name in judged}
+        facts = {
+            "parent": before, "until": events[-1].number, "accepted": self._accepts(gained), "at": time.time(),
+            "nats_gained": gained, "canary_events": len(canary.targets), "taught_users": len(taught),
+        }  # fmt: skip
+        number = self.live.add(trainable(self.ranker.language_model), facts)
+        if facts["accepted"]:
+            self.live.switch(number)
+        self.live.drop_old(self.options.kept)
+        return {**told, "version": number, "accepted": facts["accepted"], "nats_gained": gained,
+                "answers": number if facts["accepted"] else before}  # fmt: skip
+
+    def _accepts(self, gained: dict[str, float]) -> bool:
+        return gained["canary"] > 0 and gained["guard"] >= -self.options.tolerance
+
+    def _begin_with(self, version: int) -> None:
+        load_weights(self.ranker.language_model, self.live.weights(version) if version else self._own)
+
+    def _likely(self, questions: Questions) -> np.ndarray:
+        """Log-probability of every item asked for, answered directly."""
+        self.ranker.language_model.eval()
+        prompts, model = self.ranker.prompts(questions.histories), self.served.model
+        return self.ranker.log_probs(prompts, questions.targets, model.options["decode"], model.dtype())
+
+    def _teach(self, people: Sequence[Any], version: int) -> None:
+        """Let the model learn; it ends with what it has learnt."""
+        options, served = self.options, self.served
+        shutil.rmtree(self.live.folder / ATTEMPT, ignore_errors=True)
+        lesson = Lesson(
+            people, served.histories, self.ranker.max_history, options.replay, options.epochs, options.row_tokens,
+            options.tokens_per_batch, served.model.seed + version,
+        )  # fmt: skip
+        context = Context(
+            folder=self.live.folder, model=self.ranker.language_model, vocabulary=self.ranker.vocabulary,
+            histories=served.histories, validate=lambda users, think: 0.0, seed=served.model.seed + version, facts={},
+            scalar=lambda *_: None, show_progress=self.show_progress,
+        )  # fmt: skip
+        with layers_learning(self.ranker.language_model, options):
+            train(ATTEMPT, context, options, lesson.plan(self.ranker.vocabulary), lambda: 0.0)
+        shutil.rmtree(self.live.folder / ATTEMPT)
+
+
+def _tensors(served: ServedRun) -> dict[str, Any]:
+    return {name: value.detach().clone() for name, value in served.model.language_model.named_parameters()}
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within the block nobody else makes versions there.
+
+    Raises:
+        InputError: somebody does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is updating {folder}; wait for it") from None
+        yield
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line; return the exit code."""
+    given = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    return exit_code(lambda: _main(given), "the version that answers stays as it is")
+
+
+def _main(given: argparse.Namespace) -> int:
+    options = UpdateOptions(
+        epochs=given.epochs, learning_rate=given.learning_rate, row_learning_rate=3 * given.learning_rate,
+        replay=given.replay, canary=given.canary, least=given.least, tolerance=given.tolerance, most=given.most,
+    )  # fmt: skip
+    folder = given.live or given.run / FOLDER / "live"
+    with alone(folder):
+        keep_memory()
+        store = open_store(given.store or default_store(given.run))
+        try:
+            with redirect_stdout(sys.stderr):
+                served = ServedRun(given.run, split_of(store, ""))
+                require_direct(served)
+                store.claim({"catalogue": served.catalogue.digest, "split": served.split})
+            live = Live(folder, weights_digest(served.model))
+            _act(given, Updater(served, store, live, options))
+        except StoreError as why:
+            raise InputError(f"the store does not answer: {why}") from why
+        finally:
+            store.close()
+    return 0
+
+
+def _act(given: argparse.Namespace, updater: Updater) -> None:
+    live = updater.live
+    if given.roll_back:
+        now = live.current()
+        live.switch(live.facts(now)["parent"])
+        _say({"answers": live.current(), "before": now})
+    elif given.show:
+        _say({"answers": live.current(), "versions": [live.facts(number) for number in live.numbers()]})
+    else:
+        while True:
+            with redirect_stdout(sys.stderr):
+                found = updater.update()
+            _say(found)
+            if not given.every_s:
+                return
+            time.sleep(given.every_s)
+
+
+def _say(found: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_think.serving.update", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add, usual = parser.add_argument, UpdateOptions()
+    add("--run", type=Path, required=True, help="folder of a finished run with a direct model (stage recommendation)")
+    add("--store", default="", help="sqlite:///<file> or redis://...; default: a file in the run folder")
+    add("--live", type=Path, default=None, help="where versions are; default: a folder in the run folder")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--roll_back", action="store_true", help="let the version before answer again")
+    what.add_argument("--show", action="store_true", help="say which versions there are")
+    what.add_argument("--every_s", type=float, default=0.0, help="update again and again, so many seconds apart")
+    add("--epochs", type=int, default=usual.epochs, help="times fresh events are read (default: %(default)s)")
+    add(
+        "--learning_rate",
+        type=float,
+        default=usual.learning_rate,
+        help="default: %(default)s; itemic rows 3 times as much",
+    )
+    add("--replay", type=float, default=usual.replay, help="old windows for each new one (default: %(default)s)")
+    add("--canary", type=float, default=usual.canary, help="share of users that judge (default: %(default)s)")
+    add("--least", type=int, default=usual.least, help="canary events needed to judge (default: %(default)s)")
+    add("--tolerance", type=float, default=usual.tolerance, help="nats old events may lose (default: %(default)s)")
+    add("--most", type=int, default=usual.most, help="events of one update (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
