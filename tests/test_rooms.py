@@ -100,6 +100,21 @@ def test_the_queue_of_a_cluster_knows_nothing_of_models_or_tasks():
         assert not others(path) & {"torch", "numpy", "recbole", "transformers"}, part
 
 
+def test_a_store_of_serving_knows_nothing_of_models_and_nothing_below_leans_on_serving():
+    for path in (PACKAGE / "serving" / "store").glob("*.py"):
+        assert ours(path) <= BASE | {"serving"} and not others(path) & {"torch", "numpy", "recbole", "transformers"}
+        assert {module for module in imports(path) if ".serving." in module} <= {"recbole_think.serving.store"} | {
+            f"recbole_think.serving.store.{kind}" for kind in ("sqlite", "redis")
+        }, name(path)
+    assert [name(path) for path in FILES if "serving" in ours(path) and not name(path).startswith("serving/")] == []
+
+
+def test_only_the_server_touches_fastapi():
+    web = {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+    places = {f"serving/{part}.py" for part in ("app", "schemas", "metrics", "__main__")}
+    assert [name(path) for path in FILES if others(path) & web and name(path) not in places] == []
+
+
 def test_nothing_of_the_package_leans_on_its_tests_or_on_the_command_line():
     for path in FILES:
         assert "tests" not in others(path), name(path)
@@ -117,6 +132,10 @@ def test_nothing_of_the_package_leans_on_its_tests_or_on_the_command_line():
                 "search/__main__.py",
                 "plan/__main__.py",
                 "cluster/__main__.py",
+                "serving/__main__.py",
+                "serving/think_ahead.py",
+                "serving/update.py",
+                "serving/quality.py",
             }
             or (name(path) == "config.py")
         ), name(path)

@@ -9,6 +9,7 @@ was not thought about gets the direct model's own list. Exit codes: 0 stopped, 2
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 import warnings
@@ -54,6 +55,7 @@ def _serve(given: argparse.Namespace) -> int:
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(given.timeout_s) + 1
     )
     watcher.start()
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn stops well, and then raises it again
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:

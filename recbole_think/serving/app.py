@@ -36,12 +36,13 @@ from recbole_think.serving.schemas import (
     RecommendAnswer,
     RecommendRequest,
     Refused,
+    recommend_request,
 )
 from recbole_think.serving.store import StoreError
 
 log = logging.getLogger(__name__)
 PATHS = frozenset(("/recommend", "/explain", "/events", "/health", "/metrics", "/docs", "/openapi.json"))
-KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="asked for where the server was started with a key")
+KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="the server's key")
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,16 @@ def create_app(recommender: Recommender, options: ServerOptions | None = None) -
     api = FastAPI(
         title="RecBole-Think", version="1", lifespan=server.lifespan, redoc_url=None,
         description="Lists by a reasoning recommender that thinks ahead of time and answers at once.",
-        responses={code: {"model": Refused} for code in (401, 413, 422, 429, 503, 504)},
+        responses={code: {"model": Refused} for code in (400, 401, 413, 422, 429, 503, 504)},
     )  # fmt: skip
-    allowed = [Depends(server.require_key)]
-    api.post("/recommend", response_model=RecommendAnswer, dependencies=allowed)(server.recommend)
+    allowed = [Depends(server.require_key)] if server.options.key else []
+    request_kind: Any = recommend_request(recommender.longest)
+
+    @api.post("/recommend", response_model=RecommendAnswer, dependencies=allowed)
+    async def recommend(asked: request_kind, request: Request) -> RecommendAnswer:
+        """Return the best items for somebody now."""
+        return await server.recommend(asked, request)
+
     api.post("/events", response_model=EventsAnswer, dependencies=allowed)(server.events)
     api.get("/explain", response_model=ExplainAnswer, dependencies=allowed, responses={404: {"model": Refused}})(
         server.explain
@@ -114,13 +121,11 @@ class Server:
 
     def require_key(self, given: Annotated[str | None, Security(KEY)]) -> None:
         """Refuse who does not bring the key."""
-        if self.options.key and not hmac.compare_digest((given or "").encode(), self.options.key.encode()):
+        if not hmac.compare_digest((given or "").encode(), self.options.key.encode()):
             raise HTTPException(401, "header X-API-Key is missing or not the server's key")
 
     async def recommend(self, asked: RecommendRequest, request: Request) -> RecommendAnswer:
         """Return the best items for somebody now."""
-        if asked.k > self.recommender.longest:
-            raise HTTPException(422, f"k: lists have at most {self.recommender.longest} items here, got {asked.k}")
         question = Asked(asked.user, tuple(asked.events), asked.k, asked.mask_history)
         answer = await asyncio.wrap_future(self.batcher.ask(question, self.options.timeout_s))
         self.metrics.answers.labels(answer.source).inc()
@@ -194,7 +199,7 @@ def _refused(request: Request, why: Exception) -> JSONResponse:
     """Every refusal in the same words; nothing of the request is said again, whatever it holds."""
     status, error, again = 500, "", {}
     if isinstance(why, NotServed):
-        status, error = why.status_code, str(why.detail)
+        status, error, again = why.status_code, str(why.detail), dict(why.headers or {})
     elif isinstance(why, RequestValidationError):
         status = 422
         error = "; ".join(f"{'.'.join(map(str, one['loc']))[:100]}: {one['msg']}" for one in why.errors()[:5])

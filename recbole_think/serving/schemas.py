@@ -2,12 +2,19 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 MOST_EVENTS = 1000  # of one request
 MOST_SESSION = 200
+LENGTH = "length of the list, at most the beams of an answer"
 # no control characters: nothing that is called so can be in a data set, and logs stay readable
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+
+
+# 5.0 is a whole number to JSON
+Whole = Annotated[
+    int, BeforeValidator(lambda told: int(told) if isinstance(told, float) and told.is_integer() else told)
+]
 
 
 class Request(BaseModel):
@@ -24,8 +31,14 @@ class RecommendRequest(Request):
         default_factory=list, max_length=MOST_SESSION,
         description="raw item ids of what they did just now, oldest first; not kept",
     )  # fmt: skip
-    k: int = Field(10, ge=1, le=1000, description="length of the list, at most the beams of an answer")
+    k: Whole = Field(10, ge=1, description=LENGTH)
     mask_history: bool | None = Field(None, description="leave out what the history holds; none = as evaluated")
+
+
+def recommend_request(longest: int) -> type[RecommendRequest]:
+    """The request of a server whose lists have ``longest`` items at most, which its documents say."""
+    k = Field(min(10, longest), ge=1, le=longest, description=LENGTH)
+    return create_model("RecommendRequest", __base__=RecommendRequest, __doc__=RecommendRequest.__doc__, k=(Whole, k))
 
 
 class ListedItem(BaseModel):

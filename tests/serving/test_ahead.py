@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_think.decoding.beam import Search, search
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.reading import reader_of
 from recbole_think.errors import InputError
@@ -40,7 +39,9 @@ def test_prefixes_are_the_likeliest_first_codes_after_each_thought(served):
         with torch.no_grad():
             reader = reader_of(ranker.language_model, len(told) + 4)
             hidden, _ = reader.prompts(*prompt_batch([told], 0))
-            logits = ranker.language_model.get_output_embeddings().code_logits(hidden[0, 0], ranker.vocabulary.code_tokens[0])
+            logits = ranker.language_model.get_output_embeddings().code_logits(
+                hidden[0, 0], ranker.vocabulary.code_tokens[0]
+            )
         likely = logits.log_softmax(0)
         used = np.unique(ranker.codes.table[:, 0])
         best = used[np.argsort(-likely.numpy()[used], kind="stable")][:4]
@@ -144,7 +145,7 @@ def test_shards_make_together_what_one_job_makes_and_the_last_one_switches(serve
 def test_everybody_is_in_one_shard_whoever_else_there_is():
     users = {f"u{number}" for number in range(50)}
     parts = [of_shard(users, shard, 4) for shard in range(4)]
-    assert sorted(sum(parts, [])) == sorted(users) and all(parts)
+    assert sorted(user for part in parts for user in part) == sorted(users) and all(parts)
     assert of_shard({"u1", "u2"}, 0, 4) == [user for user in parts[0] if user in ("u1", "u2")]
 
 

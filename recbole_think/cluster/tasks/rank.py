@@ -3,21 +3,18 @@
 Shards are those of an evaluation in one process (``shards.py``), so lists are too.
 """
 
-import contextlib
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from recbole_think import catalog
 from recbole_think.artifacts import load_tensors, save_tensors, write_json, write_text
 from recbole_think.cluster.tasks.of_run import OfRun, RunOptions
-from recbole_think.evaluation import Scores, ThinkCollector, evaluate
+from recbole_think.evaluation import Scores
+from recbole_think.judging import judge
 from recbole_think.shards import shards
 from recbole_think.workers import ranked
 
@@ -37,8 +34,7 @@ class Rank(OfRun):
     def __init__(self, options: RankOptions, folder: Path | None):
         super().__init__(options, ("test", "valid"))
         self.loader, histories = self.run.splits[options.split]
-        self.mask = histories if self.masked else None
-        self.model.item_mask = self.mask
+        self.model.item_mask = histories if self.masked else None
         self.users, lengths = self.model.users_and_lengths(self.loader.dataset.inter_feat)
         self._cut = shards(lengths.tolist(), self.model.decode.tokens_per_batch, options.shard_users)
         self.shards = len(self._cut)
@@ -67,20 +63,7 @@ class Rank(OfRun):
             for user, items in in_order
         ]
         write_text(folder / "lists.jsonl", "\n".join(lines) + "\n")
-        write_json(folder / "metrics.json", self._metrics(self._scores(in_order)))
-
-    def _scores(self, lists: list[tuple[int, list[int]]]) -> Scores:
-        """Let RecBole's evaluator judge the lists, as it does after a fit."""
-        config = self.run.config
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            contextlib.chdir(scratch),
-        ):  # RecBole's trainer writes where it is
-            config["checkpoint_dir"], config["log_wandb"] = scratch, False
-            trainer: Any = catalog.load(catalog.lookup(config["model"]).trainer)(config, self.model)
-            trainer.eval_collector = ThinkCollector(config)
-            trainer.eval_collector.data_collect(SimpleNamespace(dataset=self.run.dataset))
-            return evaluate(trainer, self.loader, self.mask, lists=lists)
+        write_json(folder / "metrics.json", self._metrics(judge(self.run, self.options.split, in_order, self.masked)))
 
     def _metrics(self, scores: Scores) -> dict[str, Any]:
         found = {"metrics": scores.metrics, "standard_error": scores.standard_error, "users": len(scores.users)}
