@@ -25,7 +25,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# one after the other, on a machine with nothing else to do; some two hours on two cores
+# one after the other, on a machine with nothing else to do; some two and a half hours on two cores
 bench: $(READY)
 	$(BIN)/python benchmarks/trie.py
 	$(BIN)/python benchmarks/convert.py
@@ -36,6 +36,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/thinking.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/serving.py
 
 # a second environment (3.5 GB), a real vLLM server on loopback and vLLM in process (docs/engines.md)
 vllm-check: $(VLLM)/.ready

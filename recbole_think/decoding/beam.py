@@ -148,7 +148,8 @@ def _onward(fixed: Search, level: int, front: Front, hidden: Any, group: Group) 
     """The best children of a group's beams, and which beam each is a child of, int64 [B, K]."""
     child, code, gained = fixed.expand(level, front.nodes, hidden, group.allowed)
     total = (front.scores.unsqueeze(-1) + gained).flatten(1)  # [B, K * C]
-    scores, place = total.topk(min(group.num_beams, total.shape[1]), dim=1)
+    alive = int((total > -torch.inf).sum(1).max())  # where few may be named, nobody reads on for those that may not
+    scores, place = total.topk(max(1, min(group.num_beams, alive)), dim=1)
     parent = place // child.shape[2]
     nodes = child.flatten(1).gather(1, place)
     chosen = code.flatten(1).gather(1, place)

@@ -28,13 +28,20 @@ class Live:
         Raises:
             InputError: the folder is of another run, or damaged.
         """
+        return int(self._state()["number"])
+
+    def until(self) -> int:
+        """Number of the last event that was learnt from, or that a version was taken back with."""
+        return int(self._state()["until"])
+
+    def _state(self) -> dict[str, Any]:
         path = self.folder / CURRENT
         if not path.is_file():
-            return 0
+            return {"number": 0, "until": 0}
         found = read_json(path)
         if found.get("run") != self.run:
             raise InputError(f"{self.folder} holds versions of another run's direct model; name another --live folder")
-        return int(found["number"])
+        return found
 
     def facts(self, number: int) -> dict[str, Any]:
         """What is known of a version.
@@ -77,7 +84,20 @@ class Live:
             raise InputError(
                 f"version {number} did not pass its canary; {self.folder / f'{number:06}' / FACTS} says why"
             )
-        write_json(self.folder / CURRENT, {"number": number, "run": self.run})
+        self._write(number, self.facts(number)["until"])
+
+    def roll_back(self) -> int:
+        """Let the version answer that the one of now came from; what that had learnt is not learnt again by itself.
+
+        Returns:
+            Number of the version that was taken back; 0 = it was the run's own, and still is.
+        """
+        now, until = self.current(), self.until()
+        self._write(self.facts(now)["parent"], until)
+        return now
+
+    def _write(self, number: int, until: int) -> None:
+        write_json(self.folder / CURRENT, {"number": number, "until": until, "run": self.run})
 
     def drop_old(self, kept: int) -> None:
         """Remove all but the latest ``kept`` versions, the one that answers and what it came from."""

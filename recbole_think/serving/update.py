@@ -101,8 +101,7 @@ class Updater:
             ``version`` that was made (None = none), ``accepted``, ``events`` that were looked at, and why.
         """
         before = self.live.current()
-        until = self.live.facts(before)["until"]
-        events = self.store.since(until, self.options.most)
+        events = self.store.since(self.live.until(), self.options.most)
         told: dict[str, Any] = {"version": None, "accepted": False, "events": len(events), "answers": before}
         people = fresh_of(self.served, events, self.store.events(sorted({event.user for event in events})))
         canary = asked((one for one in people if is_canary(one.user, self.options.canary)), self.options.most)
@@ -215,9 +214,8 @@ def _main(given: argparse.Namespace) -> int:
 def _act(given: argparse.Namespace, updater: Updater) -> None:
     live = updater.live
     if given.roll_back:
-        now = live.current()
-        live.switch(live.facts(now)["parent"])
-        _say({"answers": live.current(), "before": now})
+        before = live.roll_back()
+        _say({"answers": live.current(), "before": before})
     elif given.show:
         _say({"answers": live.current(), "versions": [live.facts(number) for number in live.numbers()]})
     else:

@@ -342,3 +342,20 @@ def test_what_lies_within_prefixes_and_what_does_not_is_the_catalogue_but_for_wh
 
 def cells_of_free(free):
     return ItemMask(*free.nonzero(as_tuple=True), tuple(free.shape), free=True)
+
+
+def test_nothing_is_read_for_beams_that_can_lead_nowhere(monkeypatch):
+    model, table, trie, prompts = world()
+    nothing = torch.zeros(0, dtype=torch.int64)
+    prefixes = [torch.from_numpy(table[rows][:, :2]) for rows in ([0, 3], [1], [2])]
+    within, _ = parted(trie, prefixes, ItemMask(nothing, nothing, (3, N)))
+    reader, widths = reader_of(model, 64), []
+    step = reader.step
+    monkeypatch.setattr(
+        reader, "step", lambda at, tokens, parent: widths.append(tokens.shape[1]) or step(at, tokens, parent)
+    )
+    with torch.no_grad():
+        hidden, at = reader.prompts(*prompt_batch(prompts, pad=0))
+        [found] = search_groups(Search(model, reader, trie, TOKENS, "level"), hidden, at, [Group(12, within)])
+    assert max(widths) <= 2, "the widest user has two prefixes"
+    assert found.items.shape == (3, 12) and (found.items[1] >= 0).sum() == (table[:, :2] == table[1, :2]).all(1).sum()

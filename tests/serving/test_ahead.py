@@ -92,6 +92,20 @@ def test_everybody_is_thought_about_once_and_again_when_something_is_new(served,
     assert Ahead.of(now["newcomer"]).events == 1 and Ahead.of(now["u1"]).events == len(walks()["u1"]) + 1
 
 
+def test_a_clock_that_goes_backwards_changes_nothing_but_the_times_shown(served, store, monkeypatch):
+    clock = iter(range(10**6, 0, -1000))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    options = AheadOptions(thoughts=2, prefixes=3)
+    think_ahead(served, store, options, show_progress=False)
+    [first] = store.get(["u1"]).values()
+    store.append("u1", ["p3"]), store.append("u1", ["p9"])
+    assert store.events(["u1"]) == {"u1": ["p3", "p9"]} and [e.item for e in store.since(0, 9)] == ["p3", "p9"]
+    assert think_ahead(served, store, options, show_progress=False)["thought"] == 1
+    [second] = store.get(["u1"]).values()
+    assert Ahead.of(second).events == len(walks()["u1"]) + 2 and Ahead.of(second).at < Ahead.of(first).at
+    assert think_ahead(served, store, options, show_progress=False)["thought"] == 0
+
+
 def test_other_options_make_a_version_beside_the_one_that_is_read(served, store):
     first = think_ahead(served, store, AheadOptions(thoughts=2, prefixes=3), show_progress=False)
     second = think_ahead(served, store, AheadOptions(thoughts=2, prefixes=2), show_progress=False)

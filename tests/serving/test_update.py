@@ -98,6 +98,17 @@ def test_a_fashion_is_learnt_and_answers_once_the_canary_agrees(fresh_run, store
     assert again["version"] is None and again["events"] == 0 and "are needed" in again["why"]
 
 
+def test_what_was_taken_back_is_not_learnt_again_but_what_comes_after_is(fresh_run, store, live):
+    everybody_goes_to(store, "p17")
+    Updater(fresh_run, store, live, QUICK, show_progress=False).update()
+    assert live.roll_back() == 1 and live.current() == 0
+    told = Updater(fresh_run, store, live, QUICK, show_progress=False).update()
+    assert told["version"] is None and told["events"] == 0 and live.current() == 0
+    everybody_goes_to(store, "p5")
+    told = Updater(fresh_run, store, live, QUICK, show_progress=False).update()
+    assert told["accepted"] and told["events"] == 3 * len(walks()) and live.facts(told["version"])["parent"] == 0
+
+
 def test_what_the_canary_does_not_like_does_not_answer(fresh_run, store, live, monkeypatch):
     everybody_goes_to(store, "p17")
     updater = Updater(fresh_run, store, live, QUICK, show_progress=False)
