@@ -36,18 +36,16 @@ class Kept:
         return int(other[0]) if len(other) else most
 
 
-def keep(prompts: Sequence[np.ndarray], parts: Sequence[Sequence[Part]]) -> list[Kept]:
-    """What a reader has read of prompts, of each by itself.
+def keep(prompt: np.ndarray, parts: Sequence[Sequence[Part]], row: int) -> Kept:
+    """What a reader has read of one prompt of its batch.
 
     Args:
-        prompts: B times int64 token ids.
+        prompt: int64 token ids.
         parts: of every layer, as ``packed.Branches`` has them right after the prompts.
+        row: place of the prompt in the batch.
     """
-    return [
-        Kept(prompt, [(own[0].keys[row, :, : len(prompt)].clone(), own[0].values[row, :, : len(prompt)].clone())
-                      for own in parts])
-        for row, prompt in enumerate(prompts)
-    ]  # fmt: skip
+    places = slice(0, len(prompt))
+    return Kept(prompt, [(own[0].keys[row, :, places].clone(), own[0].values[row, :, places].clone()) for own in parts])
 
 
 @dataclass(frozen=True)

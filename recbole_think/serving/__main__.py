@@ -3,7 +3,8 @@
     python -m recbole_think.serving --run <run folder> [--store <url>] [--port 8000]
 
 Answers on /recommend, /events, /explain, /health, /metrics; /docs shows them all. Needs no thoughts to begin with: who
-was not thought about gets the direct model's own list. Exit codes: 0 stopped, 2 what was asked for cannot be done.
+was not thought about gets the direct model's own list. Exit codes: 0 stopped (SIGTERM), 2 what was asked for cannot be
+done, 130 interrupted (Ctrl-C).
 """
 
 import argparse
@@ -47,17 +48,19 @@ def _serve(given: argparse.Namespace) -> int:
     options = ServerOptions(given.together, given.waiting, given.timeout_s, given.most_kib, key)
     listening = _listening(given.host, given.port)
     with redirect_stdout(sys.stderr):  # some models print; standard output is for the address
-        app, watcher = opened(given, options)
+        server, watcher = opened(given, options)
+    patience = int(given.timeout_s) + 1
+    config = uvicorn.Config(server.app, log_level="warning", access_log=False, timeout_graceful_shutdown=patience)
+    listener = uvicorn.Server(config)
+    # uvicorn takes the signal over while it runs, and raises it again after it has stopped well
+    signal.signal(signal.SIGTERM, lambda *_: setattr(listener, "should_exit", True))
+    listening.listen(128)
     host, port = listening.getsockname()[:2]
     sys.stdout.write(f"http://{host}:{port} serves {given.run}\n")
     sys.stdout.flush()
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(given.timeout_s) + 1
-    )
     watcher.start()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn stops well, and then raises it again
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        listener.run(sockets=[listening])
     finally:
         watcher.stop()
     return 0
@@ -70,9 +73,8 @@ def _listening(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
-        found.listen(128)
-    except OSError as why:
-        raise InputError(f"--host={host} --port={port}: {why.strerror or why}; choose another") from why
+    except (OSError, OverflowError) as why:
+        raise InputError(f"--host={host} --port={port}: {why}; choose another") from why
     return found
 
 

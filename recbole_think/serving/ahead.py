@@ -45,6 +45,11 @@ class Rationale:
     prefixes: list[list[int]]  # m times d codes, best first
     scores: list[float]  # log-probability of each after this thought
 
+    def leading_to(self, codes: Sequence[int]) -> float | None:
+        """Log-probability of the prefix that an item with these codes begins with; None = it begins with none."""
+        pairs = zip(self.prefixes, self.scores, strict=True)
+        return next((score for prefix, score in pairs if list(codes[: len(prefix)]) == prefix), None)
+
 
 @dataclass(frozen=True)
 class Ahead:
@@ -60,13 +65,9 @@ class Ahead:
 
     def leading_to(self, codes: Sequence[int]) -> int | None:
         """Which thought speaks most for an item with these codes; None = none of them."""
-        found = {
-            number: score
-            for number, one in enumerate(self.rationales)
-            for prefix, score in zip(one.prefixes, one.scores, strict=True)
-            if list(codes[: len(prefix)]) == prefix
-        }
-        return max(found, key=lambda number: found[number]) if found else None
+        scores = [one.leading_to(codes) for one in self.rationales]
+        found = [number for number, score in enumerate(scores) if score is not None]
+        return max(found, key=lambda number: scores[number] or 0.0) if found else None
 
     @property
     def text(self) -> str:

@@ -30,6 +30,7 @@ class Question:
     masked: np.ndarray  # int64 [m], RecBole ids that may not be named, each once
     prefixes: Tensor | None  # int64 [p, d]: what items should begin with; None = with anything
     kept: Kept | None = None  # what was read of a prompt that begins alike
+    keep: bool = False  # what is read of this one is wanted for the next time
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Found:
 
     items: list[int]  # RecBole ids
     scores: list[float]  # log-probabilities
-    beside: list[bool]  # whether each lies outside the prefixes
-    kept: Kept | None  # what was read of the prompt; None = this backbone's reader keeps nothing
+    kept: Kept | None  # what was read of the prompt, if wanted and if this backbone's reader keeps anything
 
 
 class DirectModel:
@@ -65,10 +65,23 @@ class DirectModel:
         """Token ids up to where the first code of an answer is next."""
         return recommendation_prompt(self.ranker.frame, self.ranker.vocabulary, history)
 
+    def require_room(self, events: int) -> None:
+        """Refuse prompts that the backbone could not read.
+
+        Args:
+            events: most that a prompt shows.
+
+        Raises:
+            InputError: its layers look back less far.
+        """
+        levels = self.ranker.trie.levels
+        reader_of(self.decoder, len(self.ranker.frame) + (events + 1) * levels)
+
     @torch.no_grad()
     def frame(self) -> Kept | None:
         """What all prompts begin with, read."""
-        return self._read([self.ranker.frame], [None])[3][0]
+        frame = self.ranker.frame
+        return self._kept([Question(frame, frame[:0], None, keep=True)], self._read([frame], [None])[2])[0]
 
     @torch.no_grad()
     def lists(self, questions: Sequence[Question], share: float, lengths: Sequence[int]) -> list[Found]:
@@ -93,27 +106,28 @@ class DirectModel:
 
     def _together(self, questions: Sequence[Question], share: float, lengths: Sequence[int]) -> list[Found]:
         """Answer questions that all have prefixes, or none of which has."""
-        fixed, hidden, at, kept = self._read([one.prompt for one in questions], [one.kept for one in questions])
-        groups = self._groups(questions, share)
-        results = search_groups(fixed, hidden, at, groups)
+        fixed, hidden, at = self._read([one.prompt for one in questions], [one.kept for one in questions])
+        kept = self._kept(questions, at)
+        results = search_groups(fixed, hidden, at, self._groups(questions, share))
         return [
             Found(*_listed(results, row, length, round(share * length)), kept[row])
             for row, length in enumerate(lengths)
         ]
 
-    def _read(self, prompts: Sequence[np.ndarray], known: Sequence[Kept | None]) -> tuple[Search, Any, Any, list]:
-        """Read prompts: the search that goes on from there, where it stands, and what may be kept of each."""
+    def _read(self, prompts: Sequence[np.ndarray], known: Sequence[Kept | None]) -> tuple[Search, Any, Any]:
+        """Read prompts: the search that goes on from there, what it begins with, and where it stands."""
         ranker = self.ranker
         reader: Any = reader_of(self.decoder, max(map(len, prompts)) + ranker.trie.levels)
         fixed = Search(self.decoder, reader, ranker.trie, ranker.vocabulary.code_tokens, self.normalize)
-        if not hasattr(reader, "resume"):  # a backbone that is read by its own code
-            hidden, at = reader.prompts(*prompt_batch(prompts, ranker.vocabulary.tokenizer.pad_token_id))
-            return fixed, hidden, at, [None] * len(prompts)
         if any(known):
-            hidden, at = reader.resume(known, prompts)
-        else:
-            hidden, at = reader.prompts(*prompt_batch(prompts, ranker.vocabulary.tokenizer.pad_token_id))
-        return fixed, hidden, at, keep(prompts, at.parts)
+            return fixed, *reader.resume(known, prompts)
+        return fixed, *reader.prompts(*prompt_batch(prompts, ranker.vocabulary.tokenizer.pad_token_id))
+
+    def _kept(self, questions: Sequence[Question], at: Any) -> list[Kept | None]:
+        """What was read of prompts, of those where it is wanted."""
+        if not hasattr(at, "parts"):  # a backbone that is read by its own code
+            return [None] * len(questions)
+        return [keep(one.prompt, at.parts, row) if one.keep else None for row, one in enumerate(questions)]
 
     def _groups(self, questions: Sequence[Question], share: float) -> list[Group]:
         trie = self.ranker.trie
@@ -128,15 +142,13 @@ class DirectModel:
         return [Group(self.num_beams, within), *([Group(more, beside)] if more else [])]
 
 
-def _listed(results: Sequence[BeamResult], row: int, length: int, beside: int) -> tuple[list, list, list]:
-    """The best of both groups, of the second one ``beside`` at most: items, scores, and which are of the second."""
+def _listed(results: Sequence[BeamResult], row: int, length: int, beside: int) -> tuple[list[int], list[float]]:
+    """The best of both groups, of the second one ``beside`` at most: items and scores."""
     found = [
-        (-score, item + 1, number > 0)
-        for number, beams in enumerate(results)
-        for item, score in list(zip(beams.items[row].tolist(), beams.scores[row].tolist(), strict=True))[
-            : beside if number else length
-        ]
+        (-score, item + 1)
+        for beams, most in zip(results, (length, beside), strict=False)
+        for item, score in zip(beams.items[row, :most].tolist(), beams.scores[row, :most].tolist(), strict=True)
         if item >= 0
     ]
     best = sorted(found)[:length]
-    return [item for _, item, _ in best], [-score for score, _, _ in best], [other for _, _, other in best]
+    return [item for _, item in best], [-score for score, _ in best]

@@ -3,6 +3,7 @@
 Plain ASGI, so that a body is looked at before anybody parses it.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -23,16 +24,18 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class Edge:
     """Wraps an application."""
 
-    def __init__(self, app: Any, metrics: Metrics, most_bytes: int, paths: frozenset[str]):
+    def __init__(self, app: Any, metrics: Metrics, most_bytes: int, seconds: float, paths: frozenset[str]):
         """Wrap.
 
         Args:
             app: an ASGI application.
             metrics: where requests are counted.
             most_bytes: of a body.
+            seconds: within which a body must be there.
             paths: that are counted by name; all others are counted together.
         """
-        self.app, self.metrics, self.most_bytes, self.paths = app, metrics, most_bytes, paths
+        self.app, self.metrics, self.paths = app, metrics, paths
+        self.most_bytes, self.seconds = most_bytes, seconds
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -53,7 +56,11 @@ class Edge:
             await send(message)
 
         try:
-            body = await self._body(receive)
+            try:
+                body = await asyncio.wait_for(self._body(receive), self.seconds)
+            except TimeoutError:
+                await refuse(told, 408, request_id, f"the body was not there within {self.seconds:g} s")
+                return
             if body is None:
                 await refuse(told, 413, request_id, f"a body may have {self.most_bytes} bytes, this one has more")
             else:

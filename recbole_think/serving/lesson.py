@@ -4,7 +4,7 @@ Some users' fresh events are never taught, only asked for: the canary. Old histo
 that what was learnt before is kept, and a fixed sample of them is asked for: the guard.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -36,38 +36,26 @@ class Questions:
 
     histories: list[np.ndarray]
     targets: np.ndarray  # int64, RecBole ids
+    users: frozenset[int] = frozenset()  # RecBole ids of the data set's, whose histories these are
 
 
-def fresh_of(served: ServedRun, events: Sequence[Event], all_items: Mapping[str, Sequence[str]]) -> list[Fresh]:
-    """Gather events by user.
+def fresh_of(served: ServedRun, events: Mapping[str, Sequence[Event]], after: int, until: int) -> list[Fresh]:
+    """Gather what is fresh by user.
 
     Args:
         served: what the data set holds.
-        events: fresh ones, in order.
-        all_items: by user all items since the data set, of which the last are the fresh ones; perhaps later ones too.
+        events: by user, in order, all that are known since the data set.
+        after: number of the last event that is not fresh.
+        until: number of the last one that counts; others came in while these were gathered.
     """
-    last = {event.user: event.number for event in events}
-    counts: dict[str, list[str]] = {}
-    for event in events:
-        counts.setdefault(event.user, []).append(event.item)
     found = []
-    for user in sorted(last):
-        new = served.catalogue.known(counts[user])
-        known = served.catalogue.known(all_items[user])
-        later = _behind(known, new)
-        history = np.concatenate([served.history(user), known[: len(known) - later]])
-        if len(new) and len(history) > 1:
-            found.append(Fresh(user, history, min(len(new), len(history) - 1)))
+    for user, told in sorted(events.items()):
+        known = [event for event in told if event.number <= until and event.item in served.catalogue.number]
+        history = np.concatenate([served.history(user), served.catalogue.known([event.item for event in known])])
+        new = min(sum(event.number > after for event in known), len(history) - 1)  # nothing comes before the first
+        if new > 0:
+            found.append(Fresh(user, history, new))
     return found
-
-
-def _behind(known: np.ndarray, new: np.ndarray) -> int:
-    """How many events came after the fresh ones, while these were gathered."""
-    for later in range(len(known) - len(new) + 1):
-        end = len(known) - later
-        if np.array_equal(known[end - len(new) : end], new):
-            return later
-    return 0
 
 
 def is_canary(user: str, share: float) -> bool:
@@ -75,7 +63,7 @@ def is_canary(user: str, share: float) -> bool:
     return crc32(f"canary {user}".encode()) % CANARIES < share * CANARIES
 
 
-def asked(people: Iterable[Fresh], most: int) -> Questions:
+def questions_of(people: Iterable[Fresh], most: int) -> Questions:
     """Every fresh event after what came before it, ``most`` of them."""
     histories, targets = [], []
     for one in people:
@@ -90,7 +78,8 @@ def guard(histories: Histories, users: int, seed: int) -> Questions:
     longer = np.flatnonzero(np.diff(histories.starts) > 1)
     chosen = np.random.default_rng([seed, 4100]).permutation(longer)[:users]
     whole = [histories.of(int(user)) for user in chosen]
-    return Questions([one[:-1] for one in whole], np.array([one[-1] for one in whole], dtype=np.int64))
+    lasts = np.array([one[-1] for one in whole], dtype=np.int64)
+    return Questions([one[:-1] for one in whole], lasts, frozenset(chosen.tolist()))
 
 
 @dataclass(frozen=True)
@@ -99,6 +88,7 @@ class Lesson:
 
     people: Sequence[Fresh]
     histories: Histories  # old ones
+    without: Collection[int]  # users whose old histories are not read: they judge
     max_history: int
     replay: float  # windows of old histories for every window of fresh events
     epochs: int
@@ -107,24 +97,33 @@ class Lesson:
     seed: int
 
     def plan(self, vocabulary: Vocabulary) -> BatchPlan:
-        """Plan every step: fresh events once an epoch, and old windows drawn anew beside them."""
+        """Plan every step: every fresh event once an epoch, and old windows drawn anew beside them."""
         frame = recommendation_frame(vocabulary.tokenizer)
         batches = []
         for epoch in range(self.epochs):
             dice = np.random.default_rng([self.seed, epoch])
-            examples = [self._example(frame, vocabulary, one) for one in self.people]
-            old = spans(self.histories, self.max_history + 1, dice)
+            fresh = (window for one in self.people for window in windows(one, self.max_history))
+            examples = [self._example(frame, vocabulary, *window) for window in fresh]
+            old = spans(self.histories, self.max_history + 1, dice, self.without)
             for _, span in zip(range(round(self.replay * len(examples))), old, strict=False):
                 examples.append(recommendation_example(frame, vocabulary, self.histories.items[span]))
             mixed = [examples[place] for place in dice.permutation(len(examples))]
             batches += into_batches(packed_rows(mixed, len(frame), self.row_tokens), self.tokens_per_batch)
         return BatchPlan(batches, vocabulary.tokenizer.pad_token_id)
 
-    def _example(self, frame: np.ndarray, vocabulary: Vocabulary, one: Fresh) -> Example:
-        """The latest events of a user, of which the fresh ones are to be predicted."""
-        window = one.history[-(self.max_history + 1) :]
+    def _example(self, frame: np.ndarray, vocabulary: Vocabulary, window: np.ndarray, new: int) -> Example:
+        """Events of a user, of which the last ``new`` are to be predicted."""
         example = recommendation_example(frame, vocabulary, window)
-        taught = min(one.new, len(window) - 1) * vocabulary.item_tokens.shape[1]
         supervised = example.supervised.copy()
-        supervised[: len(supervised) - taught] = False
+        supervised[: len(supervised) - new * vocabulary.item_tokens.shape[1]] = False
         return Example(example.input_ids, supervised)
+
+
+def windows(one: Fresh, max_history: int) -> Iterator[tuple[np.ndarray, int]]:
+    """The latest events of a user, and so many of the end of them that are fresh; window by window, each event once."""
+    end, first = len(one.history), len(one.history) - one.new
+    while end > first:
+        window = one.history[max(0, end - max_history - 1) : end]
+        new = min(end - first, len(window) - 1)
+        yield window, new
+        end -= new

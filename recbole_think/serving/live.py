@@ -20,7 +20,7 @@ class Live:
     """Versions of the direct model of one run."""
 
     folder: Path
-    run: str  # digest of the run's own weights
+    run: str = ""  # digest of the run's own weights; "" = of whatever run the folder is
 
     def current(self) -> int:
         """Number of the version that answers.
@@ -31,15 +31,17 @@ class Live:
         return int(self._state()["number"])
 
     def until(self) -> int:
-        """Number of the last event that was learnt from, or that a version was taken back with."""
+        """Number of the last event that was taken up, whether what it taught was accepted, refused or taken back."""
         return int(self._state()["until"])
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / CURRENT
         if not path.is_file():
-            return {"number": 0, "until": 0}
+            return {"number": 0, "until": 0, "run": self.run}
         found = read_json(path)
-        if found.get("run") != self.run:
+        if not all(isinstance(found.get(name), kind) for name, kind in (("number", int), ("until", int), ("run", str))):
+            raise InputError(f"{path} is damaged; delete it, and the run's own weights answer")
+        if self.run and found["run"] != self.run:
             raise InputError(f"{self.folder} holds versions of another run's direct model; name another --live folder")
         return found
 
@@ -50,7 +52,7 @@ class Live:
             InputError: there is none.
         """
         if not number:
-            return {"number": 0, "parent": 0, "until": 0, "accepted": True}
+            return {"number": 0, "parent": 0, "accepted": True}
         path = self.folder / f"{number:06}" / FACTS
         if not path.is_file():
             raise InputError(f"{self.folder} has no version {number}; it has {self.numbers() or 'none'}")
@@ -84,20 +86,29 @@ class Live:
             raise InputError(
                 f"version {number} did not pass its canary; {self.folder / f'{number:06}' / FACTS} says why"
             )
-        self._write(number, self.facts(number)["until"])
+        self._write(number, self.until())
+
+    def take_up(self, until: int) -> None:
+        """Say that all events up to a number have been taken up."""
+        self._write(self.current(), until)
 
     def roll_back(self) -> int:
         """Let the version answer that the one of now came from; what that had learnt is not learnt again by itself.
 
         Returns:
-            Number of the version that was taken back; 0 = it was the run's own, and still is.
+            Number of the version that was taken back.
+
+        Raises:
+            InputError: the run's own weights answer, before which there is nothing.
         """
-        now, until = self.current(), self.until()
-        self._write(self.facts(now)["parent"], until)
+        now = self.current()
+        if not now:
+            raise InputError(f"{self.folder}: the run's own weights answer, there is nothing to go back to")
+        self._write(self.facts(now)["parent"], self.until())
         return now
 
     def _write(self, number: int, until: int) -> None:
-        write_json(self.folder / CURRENT, {"number": number, "until": until, "run": self.run})
+        write_json(self.folder / CURRENT, {"number": number, "until": until, "run": self._state()["run"]})
 
     def drop_old(self, kept: int) -> None:
         """Remove all but the latest ``kept`` versions, the one that answers and what it came from."""

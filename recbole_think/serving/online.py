@@ -5,6 +5,7 @@ of whom nothing was thought gets the direct model's own list, somebody of whom n
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from recbole_think.decoding.kept import Kept
 from recbole_think.options import check
 from recbole_think.serving.ahead import Ahead
 from recbole_think.serving.direct import DirectModel, Found, Question
@@ -20,6 +22,7 @@ from recbole_think.serving.run import ServedRun
 from recbole_think.serving.store import Store, StoreError
 
 log = logging.getLogger(__name__)
+AWAY_S = 1.0  # for which a store that did not answer is not asked
 AHEAD, DIRECT, SESSION, POPULAR = "ahead", "direct", "session", "popular"
 
 
@@ -40,7 +43,7 @@ class OnlineOptions:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Visitor:
     """Who wants a list."""
 
     user: str | None = None
@@ -87,13 +90,21 @@ class Recommender:
         self.cache = PromptCache(self.options.cache_mib << 20)
         self.popular = served.popular()
         self.version = 0  # of the direct model
-        self.store_failures = 0  # answers that were made without the store
-        self.use(direct_model(served, self.options), 0)
+        self.store_failures = 0  # batches that were answered without the store
+        self._away_until = 0.0  # of the monotonic clock: a store that is away is not waited for again and again
+        model = direct_model(served, self.options)
+        model.require_room(served.model.ranker.max_history + self.options.block - 1)
+        self.use(model, model.frame(), 0)
 
-    def use(self, model: DirectModel, version: int) -> None:
-        """Answer with these weights from now on."""
+    def use(self, model: DirectModel, frame: Kept | None, version: int) -> None:
+        """Answer with these weights from now on.
+
+        Args:
+            model: the weights.
+            frame: what they read of the beginning of all prompts.
+            version: their number.
+        """
         self.cache.clear()
-        frame = model.frame()
         if frame is not None:
             self.cache.begin_with(frame)
         self.model, self.version = model, version
@@ -103,7 +114,7 @@ class Recommender:
         """Length of a list that can always be filled."""
         return self.model.num_beams
 
-    def answer(self, asked: Sequence[Asked]) -> list[Answer]:
+    def answer(self, asked: Sequence[Visitor]) -> list[Answer]:
         """Answer several at once.
 
         Args:
@@ -124,15 +135,18 @@ class Recommender:
         return answers
 
     def _remembered(self, users: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-        """Events and thoughts of users; without the store answers are made of what the data set knows."""
-        try:
-            return self.store.events(users), self.store.get(users)
-        except StoreError as why:
-            self.store_failures += 1
-            log.warning("answering without the store: %s", why)
-            return {}, {}
+        """Items of events, and thoughts, of users; without the store answers are made of what the data set knows."""
+        if time.monotonic() >= self._away_until:
+            try:
+                events, thoughts = self.store.events(users), self.store.get(users)
+                return {user: [event.item for event in told] for user, told in events.items()}, thoughts
+            except StoreError as why:
+                self._away_until = time.monotonic() + AWAY_S
+                log.warning("answering without the store: %s", why)
+        self.store_failures += 1
+        return {}, {}
 
-    def _person(self, one: Asked, events: dict[str, list[str]], thoughts: dict[str, str]) -> "_Person":
+    def _person(self, one: Visitor, events: dict[str, list[str]], thoughts: dict[str, str]) -> "_Person":
         """All that is known of somebody who asks."""
         catalogue, none = self.served.catalogue, np.zeros(0, dtype=np.int64)
         base = none if one.user is None else self.served.history(one.user)
@@ -150,14 +164,15 @@ class Recommender:
         prefixes = None if ahead is None else self._usable(ahead.codes(), masked, one.k)
         source = AHEAD if prefixes is not None else DIRECT if len(base) + len(kept) else SESSION
         prompt = self.model.prompt(history[window(len(base), len(history), self._most, self.options.block) :])
-        question = Question(prompt, masked, prefixes, self.cache.find(one.user, prompt))
+        keep = one.user is not None and self.cache.most > 0
+        question = Question(prompt, masked, prefixes, self.cache.find(one.user, prompt), keep)
         return _Person(source, history, unknown, ahead, question)
 
     @property
     def _most(self) -> int:
         return self.model.ranker.max_history
 
-    def _masks(self, one: Asked) -> bool:
+    def _masks(self, one: Visitor) -> bool:
         return self.served.masked if one.mask_history is None else one.mask_history
 
     def _usable(self, prefixes: Tensor, masked: np.ndarray, k: int) -> Tensor | None:
@@ -166,7 +181,7 @@ class Recommender:
             return None
         return prefixes if self.served.catalogue.left(prefixes, masked) >= k else None
 
-    def _popular(self, one: Asked, person: "_Person") -> Answer:
+    def _popular(self, one: Visitor, person: "_Person") -> Answer:
         """What is popular, without what a person has met."""
         left = self.popular
         if self._masks(one):

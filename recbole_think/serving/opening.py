@@ -1,12 +1,11 @@
 """From what the command line says to a server that can begin: run, store, versions, application."""
 
 import argparse
-from typing import Any
 
 from recbole_think.errors import InputError
 from recbole_think.memory import keep_memory
 from recbole_think.resume import weights_digest
-from recbole_think.serving.app import ServerOptions, create_app
+from recbole_think.serving.app import Server, ServerOptions
 from recbole_think.serving.live import Live
 from recbole_think.serving.online import OnlineOptions, Recommender
 from recbole_think.serving.run import FOLDER, ServedRun, default_store, require_direct
@@ -14,7 +13,7 @@ from recbole_think.serving.store import Store, StoreError, open_store
 from recbole_think.serving.watching import Watcher
 
 
-def opened(given: argparse.Namespace, options: ServerOptions) -> tuple[Any, Watcher]:
+def opened(given: argparse.Namespace, options: ServerOptions) -> tuple[Server, Watcher]:
     """Load everything.
 
     Args:
@@ -36,10 +35,8 @@ def opened(given: argparse.Namespace, options: ServerOptions) -> tuple[Any, Watc
     recommender = Recommender(served, store, answering)
     live = Live(given.live or given.run / FOLDER / "live", weights_digest(served.model))
     Watcher(recommender, live, given.reload_s).look()  # begins with the version that answered last
-    app = create_app(recommender, options)
-    server = app.app.state.server
-    watcher = Watcher(recommender, live, given.reload_s, server.batcher.between, server.metrics.swaps.inc)
-    return app, watcher
+    server = Server(recommender, options)
+    return server, Watcher(recommender, live, given.reload_s, server.batcher.between, server.metrics.swaps.inc)
 
 
 def split_of(store: Store, asked: str) -> str:

@@ -30,7 +30,7 @@ from recbole_think.memory import keep_memory
 from recbole_think.options import check
 from recbole_think.paired import bootstrap_p, interval, of_ranks
 from recbole_think.serving.ahead import AheadOptions
-from recbole_think.serving.online import AHEAD, Asked, OnlineOptions, Recommender
+from recbole_think.serving.online import AHEAD, OnlineOptions, Recommender, Visitor
 from recbole_think.serving.run import ServedRun, require_direct
 from recbole_think.serving.store import Store, open_store
 from recbole_think.serving.think_ahead import think_ahead
@@ -82,7 +82,7 @@ class _Asking:
         names = served.catalogue.names
         self.guided = 0  # of the lists made last, those that thoughts guided
         self.asked = [
-            Asked(name_of[user], (names[fresh[user] - 1],) if user in fresh else (), K, served.masked)
+            Visitor(name_of[user], (names[fresh[user] - 1],) if user in fresh else (), K, served.masked)
             for user in self.users.tolist()
         ]
 

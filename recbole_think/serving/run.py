@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from recbole_think.artifacts import read_json
+from recbole_think.catalog import family
 from recbole_think.corpus.histories import Histories
 from recbole_think.errors import InputError
 from recbole_think.itemic.codes import Codes
@@ -81,10 +83,9 @@ class ServedRun:
             InputError: as ``load``; or a run of a model that names no items by codes of a language model.
         """
         check(split in SPLITS, f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+        _require_ours(folder)
         self.run: LoadedRun = load(folder)
         self.model: Any = self.run.model
-        if not hasattr(self.model, "language_model"):
-            raise InputError(f"{folder} is a run of {type(self.model).__name__}: serving takes OneRecThink")
         self.folder, self.split = folder, split
         self.catalogue = Catalogue(self.run.names[1:], self.run.titles[1:], self.model.codes)
         self.histories: Histories = self.run.histories_until(split)
@@ -101,6 +102,14 @@ class ServedRun:
         """RecBole ids of all items, those most often met in training first: int64 [n]."""
         counts = np.bincount(self.model.histories.items, minlength=len(self.catalogue.names) + 1)[1:]
         return np.argsort(-counts, kind="stable") + 1
+
+
+def _require_ours(folder: Path) -> None:
+    """Refuse a run of another model before anything of it is loaded: weights of RecBole's models are pickles."""
+    config = folder / "config.json"
+    name = read_json(config).get("model", "") if config.is_file() else ""
+    if name and family(str(name)) != "OneRecThink":
+        raise InputError(f"{folder} is a run of {name}: serving takes OneRecThink")
 
 
 def require_direct(served: ServedRun) -> None:

@@ -60,6 +60,8 @@ def _main(given: argparse.Namespace) -> int:
                 done = think_ahead(served, store, options, shard, shards)
         finally:
             store.close()
+    except FloatingPointError as why:
+        raise InputError(f"{given.run} cannot think: {why}") from why
     except StoreError as why:
         raise InputError(f"the store is gone ({why}); the same command goes on where it was") from why
     sys.stdout.write(json.dumps(done) + "\n")
@@ -146,7 +148,8 @@ def _waiting(
         some = users[begin : begin + LOOKED_AT]
         events, stamps = store.events(some), store.stamps(version.number, some)
         for user in some:
-            history = np.concatenate([served.history(user), served.catalogue.known(events[user])])
+            fresh = served.catalogue.known([event.item for event in events[user]])
+            history = np.concatenate([served.history(user), fresh])
             if len(history) and stamps.get(user) != stamp(history):
                 yield user, history
 

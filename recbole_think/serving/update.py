@@ -13,14 +13,13 @@ JSON. Exit codes: 0 done (accepted or not), 2 what was asked for cannot be done,
 import argparse
 import fcntl
 import json
-import logging
 import os
 import shutil
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,9 @@ import numpy as np
 
 from recbole_think.errors import InputError, exit_code
 from recbole_think.memory import keep_memory
+from recbole_think.options import check
 from recbole_think.resume import weights_digest
-from recbole_think.serving.lesson import Lesson, Questions, asked, fresh_of, guard, is_canary
+from recbole_think.serving.lesson import Fresh, Lesson, Questions, fresh_of, guard, is_canary, questions_of
 from recbole_think.serving.live import Live
 from recbole_think.serving.opening import split_of
 from recbole_think.serving.run import FOLDER, ServedRun, default_store, require_direct
@@ -41,7 +41,6 @@ from recbole_think.stages.stage import Context, load_weights, trainable
 from recbole_think.stages.training import layers_learning, train
 
 ATTEMPT = "attempt"  # what is being trained; of no use after a kill
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,42 +94,54 @@ class Updater:
         self.ranker, self._own = served.model.ranker, _tensors(served)
 
     def update(self) -> dict[str, Any]:
-        """One update.
+        """One update; what it looked at is not looked at again, unless it was too little to judge by.
 
         Returns:
-            ``version`` that was made (None = none), ``accepted``, ``events`` that were looked at, and why.
+            ``version`` that was made (None = none), ``accepted``, ``events`` that were looked at, and which version
+            ``answers`` now; ``nats_gained`` by those that judge, or ``why`` nothing was done.
         """
-        before = self.live.current()
-        events = self.store.since(self.live.until(), self.options.most)
+        options, before, after = self.options, self.live.current(), self.live.until()
+        events = self.store.since(after, options.most)
+        until = events[-1].number if events else after
         told: dict[str, Any] = {"version": None, "accepted": False, "events": len(events), "answers": before}
-        people = fresh_of(self.served, events, self.store.events(sorted({event.user for event in events})))
-        canary = asked((one for one in people if is_canary(one.user, self.options.canary)), self.options.most)
-        taught = [one for one in people if not is_canary(one.user, self.options.canary)]
-        if not taught or len(canary.targets) < self.options.least:
-            why = f"{len(canary.targets)} canary events, {self.options.least} are needed; all wait for the next time"
-            return {**told, "why": why}
-        self._begin_with(before)
-        judged = {
-            "canary": canary,
-            "guard": guard(self.served.histories, self.options.guard_users, self.served.model.seed),
-        }
-        was = {name: self._likely(questions) for name, questions in judged.items()}
-        self._teach(taught, before)
-        now = {name: self._likely(questions) for name, questions in judged.items()}
-        gained = {name: round(float((now[name] - was[name]).mean()), 5) for name in judged}
+        people = fresh_of(self.served, self.store.events(sorted({event.user for event in events})), after, until)
+        canary = questions_of((one for one in people if is_canary(one.user, options.canary)), options.most)
+        taught = [one for one in people if not is_canary(one.user, options.canary)]
+        if not taught or len(canary.targets) < options.least:
+            if len(events) == options.most:  # more would not help: they come after these
+                self.live.take_up(until)
+                return {**told, "why": f"{len(canary.targets)} canary events among {len(events)}: left out"}
+            return {**told, "why": f"{len(canary.targets)} canary events, {options.least} are needed: all wait"}
+        try:
+            gained = self._taught(taught, canary, before)
+        except FloatingPointError as why:
+            self._begin_with(before)
+            self.live.take_up(until)
+            return {**told, "why": f"{why}: left out"}
+        accepted = gained["canary"] > 0 and gained["guard"] >= -options.tolerance
         facts = {
-            "parent": before, "until": events[-1].number, "accepted": self._accepts(gained), "at": time.time(),
+            "parent": before, "events": [after + 1, until], "accepted": accepted, "at": time.time(),
             "nats_gained": gained, "canary_events": len(canary.targets), "taught_users": len(taught),
         }  # fmt: skip
         number = self.live.add(trainable(self.ranker.language_model), facts)
-        if facts["accepted"]:
+        self.live.take_up(until)
+        if accepted:
             self.live.switch(number)
-        self.live.drop_old(self.options.kept)
-        return {**told, "version": number, "accepted": facts["accepted"], "nats_gained": gained,
-                "answers": number if facts["accepted"] else before}  # fmt: skip
+        self.live.drop_old(options.kept)
+        answers = number if accepted else before
+        return {**told, "version": number, "accepted": accepted, "answers": answers, "nats_gained": gained}
 
-    def _accepts(self, gained: dict[str, float]) -> bool:
-        return gained["canary"] > 0 and gained["guard"] >= -self.options.tolerance
+    def _taught(self, people: Sequence[Fresh], canary: Questions, version: int) -> dict[str, float]:
+        """Teach the weights that answer, and say what canary and guard gained by it, nats an event."""
+        self._begin_with(version)
+        judges = {
+            "canary": canary,
+            "guard": guard(self.served.histories, self.options.guard_users, self.served.model.seed),
+        }
+        was = {name: self._likely(questions) for name, questions in judges.items()}
+        self._teach(people, judges["guard"].users, version)
+        now = {name: self._likely(questions) for name, questions in judges.items()}
+        return {name: round(float((now[name] - was[name]).mean()), 5) for name in judges}
 
     def _begin_with(self, version: int) -> None:
         load_weights(self.ranker.language_model, self.live.weights(version) if version else self._own)
@@ -141,13 +152,13 @@ class Updater:
         prompts, model = self.ranker.prompts(questions.histories), self.served.model
         return self.ranker.log_probs(prompts, questions.targets, model.options["decode"], model.dtype())
 
-    def _teach(self, people: Sequence[Any], version: int) -> None:
+    def _teach(self, people: Sequence[Fresh], without: Collection[int], version: int) -> None:
         """Let the model learn; it ends with what it has learnt."""
         options, served = self.options, self.served
         shutil.rmtree(self.live.folder / ATTEMPT, ignore_errors=True)
         lesson = Lesson(
-            people, served.histories, self.ranker.max_history, options.replay, options.epochs, options.row_tokens,
-            options.tokens_per_batch, served.model.seed + version,
+            people, served.histories, without, self.ranker.max_history, options.replay, options.epochs,
+            options.row_tokens, options.tokens_per_batch, served.model.seed + version,
         )  # fmt: skip
         context = Context(
             folder=self.live.folder, model=self.ranker.language_model, vocabulary=self.ranker.vocabulary,
@@ -193,39 +204,46 @@ def _main(given: argparse.Namespace) -> int:
         epochs=given.epochs, learning_rate=given.learning_rate, row_learning_rate=3 * given.learning_rate,
         replay=given.replay, canary=given.canary, least=given.least, tolerance=given.tolerance, most=given.most,
     )  # fmt: skip
+    check(0 <= given.every_s < 1e9, f"--every_s must be 0 (once) or more seconds, got {given.every_s}")
     folder = given.live or given.run / FOLDER / "live"
-    with alone(folder):
-        keep_memory()
-        store = open_store(given.store or default_store(given.run))
-        try:
-            with redirect_stdout(sys.stderr):
-                served = ServedRun(given.run, split_of(store, ""))
-                require_direct(served)
-                store.claim({"catalogue": served.catalogue.digest, "split": served.split})
-            live = Live(folder, weights_digest(served.model))
-            _act(given, Updater(served, store, live, options))
-        except StoreError as why:
-            raise InputError(f"the store does not answer: {why}") from why
-        finally:
-            store.close()
+    if given.show or given.roll_back:
+        _look(folder, given.roll_back)
+        return 0
+    keep_memory()
+    store = open_store(given.store or default_store(given.run))
+    try:
+        with redirect_stdout(sys.stderr):
+            served = ServedRun(given.run, split_of(store, ""))
+            require_direct(served)
+            store.claim({"catalogue": served.catalogue.digest, "split": served.split})
+        _update(Updater(served, store, Live(folder, weights_digest(served.model)), options), given.every_s)
+    except StoreError as why:
+        raise InputError(f"the store does not answer: {why}") from why
+    finally:
+        store.close()
     return 0
 
 
-def _act(given: argparse.Namespace, updater: Updater) -> None:
-    live = updater.live
-    if given.roll_back:
-        before = live.roll_back()
-        _say({"answers": live.current(), "before": before})
-    elif given.show:
+def _look(folder: Path, back: bool) -> None:
+    """Say which versions there are, or go back to the one before; needs nothing of the run."""
+    live = Live(folder)
+    if not back:
         _say({"answers": live.current(), "versions": [live.facts(number) for number in live.numbers()]})
-    else:
-        while True:
-            with redirect_stdout(sys.stderr):
-                found = updater.update()
-            _say(found)
-            if not given.every_s:
-                return
-            time.sleep(given.every_s)
+        return
+    with alone(folder):
+        before = live.roll_back()
+    _say({"answers": live.current(), "before": before})
+
+
+def _update(updater: Updater, every_s: float) -> None:
+    """Update, once or again and again; between two updates others may."""
+    while True:
+        with alone(updater.live.folder), redirect_stdout(sys.stderr):
+            found = updater.update()
+        _say(found)
+        if not every_s:
+            return
+        time.sleep(every_s)
 
 
 def _say(found: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from recbole_think.errors import InputError
+from recbole_think.options import check
 from recbole_think.serving.direct import DirectModel
 from recbole_think.serving.live import Live
 from recbole_think.serving.online import Recommender
@@ -48,6 +48,7 @@ class Watcher:
             between: runs what it is given when no answer is being made.
             taken: told when another version answers.
         """
+        check(every_s > 0, f"--reload_s must be positive, got {every_s}")
         self.recommender, self.live, self.every_s = recommender, live, every_s
         self._between, self._taken = between, taken
         self._own: Any = recommender.served.model.ranker.language_model
@@ -75,9 +76,10 @@ class Watcher:
             return False
         tensors = self.live.weights(number) if number else {}
         model = with_weights(self.recommender.model, self._own, tensors)
+        frame = model.frame()  # now: what cannot read should not answer
 
         def swap() -> None:
-            self.recommender.use(model, number)
+            self.recommender.use(model, frame, number)
             self._taken()
             log.info("direct model %d answers now", number)
 
@@ -89,5 +91,5 @@ class Watcher:
         while not self._over.wait(self.every_s):
             try:
                 self.look()
-            except (InputError, OSError, RuntimeError) as why:
+            except Exception as why:  # whatever it is, answers go on, and the next look may go better
                 log.warning("the direct model stays as it is: %s", why)

@@ -15,7 +15,7 @@ LONG, SHORT, OTHER = (DICE.integers(1, WORDS, length) for length in (12, 5, 9))
 
 def read(reader, prompts):
     hidden, at = reader.prompts(*prompt_batch(prompts, 0))
-    return hidden, at, keep(prompts, at.parts)
+    return hidden, at, [keep(prompt, at.parts, row) for row, prompt in enumerate(prompts)]
 
 
 def stepped(reader, at, rows):
@@ -42,9 +42,9 @@ def test_what_is_kept_of_a_prompt_read_in_two_parts_is_what_is_kept_of_it_read_a
     [whole] = read(reader, [LONG])[2]
     [first] = read(reader, [LONG[:4]])[2]
     _, at = reader.resume([first], [LONG[:9]])
-    [second] = keep([LONG[:9]], at.parts)
+    second = keep(LONG[:9], at.parts, 0)
     _, at = reader.resume([second], [LONG])
-    [third] = keep([LONG], at.parts)
+    third = keep(LONG, at.parts, 0)
     for got, wanted in zip(third.layers, whole.layers, strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
     assert third.nbytes == whole.nbytes == LONG.nbytes + 3 * 2 * (2 * len(LONG) * 8) * 4  # layers, kinds, heads, width

@@ -1,23 +1,29 @@
 """What is thought ahead, and into what store it goes."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from recbole_think.corpus.items import ItemText
 from recbole_think.decoding.options import DecodeOptions
 from recbole_think.decoding.reading import reader_of
 from recbole_think.errors import InputError
+from recbole_think.itemic.codes import Codes
 from recbole_think.prompts.batching import prompt_batch
 from recbole_think.prompts.thinking import given_thought
+from recbole_think.ranker import Ranker
 from recbole_think.serving.ahead import Ahead, AheadOptions, Rationale, Thinker, stamp
 from recbole_think.serving.run import ServedRun, default_store
 from recbole_think.serving.store import open_store
 from recbole_think.serving.think_ahead import main, of_shard, read_shard, think_ahead
+from tests.small import distinct_codes, item_texts, taught
 from tests.toy import N_ITEMS, walks
 
 HISTORY = np.array([3, 4, 5])
@@ -49,6 +55,34 @@ def test_prefixes_are_the_likeliest_first_codes_after_each_thought(served):
         assert one.scores == pytest.approx(likely[torch.from_numpy(best)].tolist(), abs=1e-4)
 
 
+def test_prefixes_of_two_codes_are_the_best_of_all_there_are():
+    """Items of three codes, every pair of first codes scored by reading it."""
+    sizes, table = (3, 4, 2), distinct_codes(14, (3, 4, 2), 2)
+    language_model, vocabulary = taught(table, sizes)
+    words = torch.from_numpy(np.arange(vocabulary.marks[1] - 3, vocabulary.marks[1] + 1))
+    ranker = Ranker(language_model, vocabulary, Codes(table, sizes), 5, words)
+    model = SimpleNamespace(
+        ranker=ranker, options={"decode": DecodeOptions(thought_tokens=3)}, open_engine=lambda engine: None,
+        dtype=lambda: torch.float32, vocabulary=vocabulary, items=[ItemText(text) for text in item_texts(14)],
+    )  # fmt: skip
+    [one] = ahead_of(Thinker(model, AheadOptions(thoughts=1, prefixes=99), False)).rationales
+    assert [len(prefix) for prefix in one.prefixes] == [2] * len(np.unique(table[:, :2], axis=0))
+    options = DecodeOptions(think=True, thoughts=1, thought_tokens=3, thought_beams=1)
+    [[thought]] = ranker.think(ranker.prompts([HISTORY]), lambda rows: None, options, torch.float32)
+    told = given_thought(ranker.prompts([HISTORY])[0], thought.ids, vocabulary)
+    scores = {}
+    with torch.no_grad():
+        for first, second in np.unique(table[:, :2], axis=0).tolist():
+            ids = torch.tensor([[*told.tolist(), int(vocabulary.code_tokens[0][first])]])
+            logits = language_model(ids).logits[0]
+            of_level = [logits[-2, vocabulary.code_tokens[0]], logits[-1, vocabulary.code_tokens[1]]]
+            likely = [level.log_softmax(0) for level in of_level]
+            scores[first, second] = float(likely[0][first] + likely[1][second])
+    best = sorted(scores, key=lambda pair: -scores[pair])
+    assert [tuple(prefix) for prefix in one.prefixes] == best
+    assert one.scores == pytest.approx([scores[pair] for pair in best], abs=1e-4)
+
+
 def test_the_whole_catalogue_of_first_codes_holds_all_the_probability_there_is(served):
     everything = Thinker(served.model, AheadOptions(thoughts=1, prefixes=99), False)
     found = ahead_of(everything).rationales[0]
@@ -70,7 +104,7 @@ def test_a_first_code_of_which_everything_was_met_is_no_use_where_lists_leave_th
     assert ahead_of(Thinker(served.model, AheadOptions(2, 99), True), np.arange(1, N_ITEMS + 1)).rationales
 
 
-def test_a_thought_speaks_for_an_item_by_its_longest_likely_beginning():
+def test_of_several_thoughts_the_one_that_finds_an_item_likeliest_speaks_for_it():
     found = Ahead([Rationale("a", [[1, 2], [3, 4]], [-2.0, -1.0]), Rationale("b", [[1, 2]], [-0.5])], 3, 0.0)
     assert found.leading_to([1, 2, 9]) == 1 and found.leading_to([3, 4, 0]) == 0 and found.leading_to([1, 3, 0]) is None
     assert found.codes().tolist() == [[1, 2], [3, 4]] and Ahead.of(found.text) == found
@@ -99,7 +133,9 @@ def test_a_clock_that_goes_backwards_changes_nothing_but_the_times_shown(served,
     think_ahead(served, store, options, show_progress=False)
     [first] = store.get(["u1"]).values()
     store.append("u1", ["p3"]), store.append("u1", ["p9"])
-    assert store.events(["u1"]) == {"u1": ["p3", "p9"]} and [e.item for e in store.since(0, 9)] == ["p3", "p9"]
+    assert [event.item for event in store.events(["u1"])["u1"]] == ["p3", "p9"] and [
+        e.item for e in store.since(0, 9)
+    ] == ["p3", "p9"]
     assert think_ahead(served, store, options, show_progress=False)["thought"] == 1
     [second] = store.get(["u1"]).values()
     assert Ahead.of(second).events == len(walks()["u1"]) + 2 and Ahead.of(second).at < Ahead.of(first).at
@@ -219,15 +255,38 @@ def test_two_jobs_on_one_store_are_one_too_many(thinking_run, tmp_path, capsys):
     store.close()
 
 
-def test_a_killed_job_leaves_whole_users_and_goes_on(thinking_run, tmp_path):
-    url = str(tmp_path / "store")
-    words = [sys.executable, "-m", "recbole_think.serving.think_ahead", "--run", str(thinking_run), "--store", url]
-    job = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    store, until = open_store(url), time.monotonic() + 120
-    while not store.stamps(1, sorted(walks())) and time.monotonic() < until and job.poll() is None:
-        time.sleep(0.01)
-    job.kill(), job.wait()
-    for text in store.get(sorted(walks())).values():
-        assert len(Ahead.of(text).rationales) == 5
+SLOWLY = """
+import sys, time
+from recbole_think.serving import think_ahead as command
+from recbole_think.serving.store import sqlite
+command.cut = lambda lengths, *_: [[row] for row in range(len(lengths))]  # a user at a time
+put = sqlite.SqliteStore.put
+def slow(self, version, entries):
+    put(self, version, entries)
+    time.sleep(0.02)
+sqlite.SqliteStore.put = slow
+sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+def test_a_job_that_is_killed_again_and_again_leaves_whole_users_and_gets_to_its_end(thinking_run, tmp_path):
+    words = ["--run", str(thinking_run), "--store", str(tmp_path / "store"), "--thoughts", "3"]
+    store, counts, dice = open_store(str(tmp_path / "store")), [0], np.random.default_rng(3)
+    while len(counts) < 4 and store.current() is None:
+        job = subprocess.Popen(
+            [sys.executable, "-c", SLOWLY, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until, wanted = time.monotonic() + 120, counts[-1] + int(dice.integers(2, 8))
+        while len(store.stamps(1, sorted(walks()))) < wanted and time.monotonic() < until and job.poll() is None:
+            time.sleep(0.005)
+        job.kill(), job.wait()
+        with sqlite3.connect(tmp_path / "store") as inside:
+            rows = inside.execute("select text from thoughts").fetchall()
+        assert all(len(Ahead.of(text).rationales) == 3 for (text,) in rows), "whole or not at all"
+        counts.append(len(rows))
+    assert counts == sorted(counts) and len(set(counts)) == len(counts) and counts[-1] < len(walks())
     store.close()
-    assert main(words[3:]) == 0
+    assert main(words) == 0
+    store = open_store(str(tmp_path / "store"))
+    assert len(store.get(sorted(walks()))) == len(walks())
+    store.close()

@@ -1,12 +1,15 @@
 """The server as a client sees it: a real one, on loopback."""
 
+import socket
 import threading
 import time
 
 import pytest
 
-from recbole_think.serving.app import ServerOptions, create_app
-from recbole_think.serving.online import Asked, OnlineOptions, Recommender
+from recbole_think.serving.app import Server, ServerOptions
+from recbole_think.serving.batching import ClosedError
+from recbole_think.serving.direct import DirectModel
+from recbole_think.serving.online import OnlineOptions, Recommender, Visitor
 from recbole_think.serving.store import StoreError, open_store
 from tests.serving.running import running
 from tests.toy import walks
@@ -19,13 +22,13 @@ def made(served, thought):
 
 @pytest.fixture
 def client(made):
-    with running(create_app(made)) as found:
+    with running(Server(made).app) as found:
         yield found
 
 
 def test_a_list_is_what_the_recommender_answers(served, thought, client):
     answer = client.post("/recommend", {"user": "u1", "events": ["p9", "zz"], "k": 4})
-    [wanted] = Recommender(served, thought).answer([Asked("u1", ("p9", "zz"), 4)])
+    [wanted] = Recommender(served, thought).answer([Visitor("u1", ("p9", "zz"), 4)])
     body = answer.json()
     assert answer.status_code == 200 and [item["item"] for item in body["items"]] == [i.item for i in wanted.items]
     assert [item["rank"] for item in body["items"]] == [1, 2, 3, 4]
@@ -37,7 +40,7 @@ def test_a_list_is_what_the_recommender_answers(served, thought, client):
 def test_what_was_told_is_in_the_next_list_and_in_the_store(served, thought, client):
     told = client.post("/events", {"user": "u1", "events": ["p3", "zz", "p9"]}).json()
     assert told["kept"] == 2 and told["unknown"] == 1 and told["number"] == 2
-    assert thought.events(["u1"]) == {"u1": ["p3", "p9"]}
+    assert [event.item for event in thought.events(["u1"])["u1"]] == ["p3", "p9"]
     assert client.post("/recommend", {"user": "u1"}).json()["events"] == len(walks()["u1"]) + 2
     assert client.post("/events", {"user": "u1", "events": ["zz"]}).json()["kept"] == 0
 
@@ -71,6 +74,7 @@ def test_a_thought_is_shown_with_what_it_leads_to(served, client):
         {"user": "u1", "events": [None]},
         {"user": "u1", "events": ["p3"] * 201},
         {"user": "u1", "more": 1},
+        {"user": "u1", "uuuuuuuuuuuu": 1},
         [],
         "u1",
     ],
@@ -88,7 +92,7 @@ def test_more_items_than_an_answer_has_beams_are_refused(client, made):
 
 
 def test_a_body_that_is_no_json_and_one_that_is_too_large_are_refused(served, thought):
-    with running(create_app(Recommender(served, thought), ServerOptions(most_kib=4))) as client:
+    with running(Server(Recommender(served, thought), ServerOptions(most_kib=4)).app) as client:
         assert client.session.post(client.url + "/recommend", data=b"{", timeout=9).status_code == 422
         deep = b"[" * 3000
         assert client.session.post(client.url + "/recommend", data=deep, timeout=9).status_code in (400, 422)
@@ -101,7 +105,7 @@ def test_a_body_that_is_no_json_and_one_that_is_too_large_are_refused(served, th
 
 
 def test_a_key_is_asked_for_where_there_is_one(served, thought):
-    with running(create_app(Recommender(served, thought), ServerOptions(key="secret"))) as client:
+    with running(Server(Recommender(served, thought), ServerOptions(key="secret")).app) as client:
         for headers in ({}, {"X-API-Key": "other"}, {"X-API-Key": ""}, {"X-API-Key": "s\u00e9cret"}):
             encoded = {name: value.encode("latin-1") for name, value in headers.items()}
             answers = [
@@ -136,7 +140,7 @@ def test_more_requests_than_may_wait_are_told_so_at_once_and_the_rest_is_answere
         return answer(asked)
 
     monkeypatch.setattr(made, "answer", slow)
-    with running(create_app(made, ServerOptions(together=2, waiting=3, timeout_s=30))) as client:
+    with running(Server(made, ServerOptions(together=2, waiting=3, timeout_s=30)).app) as client:
         found = []
 
         def ask():
@@ -169,7 +173,7 @@ def test_a_list_that_cannot_be_made_in_time_is_not_made(served, thought, monkeyp
         return answer(asked)
 
     monkeypatch.setattr(made, "answer", slow)
-    with running(create_app(made, ServerOptions(together=1, timeout_s=0.2))) as client:
+    with running(Server(made, ServerOptions(together=1, timeout_s=0.2)).app) as client:
         threads = [threading.Thread(target=client.post, args=("/recommend", {"user": "u1"}))]
         threads[0].start()
         while not asked_for:
@@ -177,6 +181,76 @@ def test_a_list_that_cannot_be_made_in_time_is_not_made(served, thought, monkeyp
         late = client.post("/recommend", {"user": "u2"})
         threads[0].join()
         assert late.status_code == 504 and late.headers["Retry-After"] == "1" and asked_for == [1]
+
+
+def test_who_waits_for_a_slow_store_is_told_so_and_health_is_there_all_the_same(served, thought, monkeypatch):
+    def slow(*_):
+        time.sleep(1.5)
+        return 7
+
+    monkeypatch.setattr(thought, "append", slow)
+    with running(Server(Recommender(served, thought), ServerOptions(timeout_s=0.5, waiting=4)).app) as client:
+        found = []
+        body = {"user": "u1", "events": ["p3"]}
+        threads = [threading.Thread(target=lambda: found.append(client.post("/events", body))) for _ in range(12)]
+        [thread.start() for thread in threads]
+        begun = time.monotonic()
+        assert client.get("/health").status_code == 200 and time.monotonic() - begun < 1.4
+        [thread.join() for thread in threads]
+        statuses = [answer.status_code for answer in found]
+        assert set(statuses) == {504, 429} and statuses.count(504) >= 4
+        assert all("may have been kept" in answer.json()["error"] for answer in found if answer.status_code == 504)
+        assert client.post("/recommend", {"user": "u1"}).status_code in (200, 504)
+
+
+def test_a_body_that_never_comes_is_not_waited_for(served, thought):
+    with running(Server(Recommender(served, thought), ServerOptions(timeout_s=0.3)).app) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as line:
+            line.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
+            assert line.recv(64).startswith(b"HTTP/1.1 408")
+
+
+def test_a_failure_of_the_server_ends_in_words_too(served, thought, monkeypatch):
+    made = Recommender(served, thought)
+
+    def broken(asked):
+        raise ZeroDivisionError("secret of the house")
+
+    monkeypatch.setattr(made, "answer", broken)
+    with running(Server(made).app) as client:
+        answer = client.post("/recommend", {"user": "u1"})
+        assert answer.status_code == 500 and answer.headers["X-Request-ID"] == answer.json()["request_id"]
+        assert "secret" not in answer.text
+
+
+def test_who_asks_at_the_same_moment_is_answered_by_one_search(served, thought, monkeypatch):
+    made, searches, gate, begun = Recommender(served, thought), [], threading.Event(), threading.Event()
+    answer, together = made.answer, DirectModel._together
+
+    def held(asked):
+        begun.set()
+        gate.wait(20)
+        return answer(asked)
+
+    def counted(self, questions, *more):
+        searches.append(len(questions))
+        return together(self, questions, *more)
+
+    monkeypatch.setattr(made, "answer", held)
+    monkeypatch.setattr(DirectModel, "_together", counted)
+    with running(Server(made).app) as client:
+        bodies = [{"user": f"u{number}", "k": 1} for number in range(6)]
+        threads = [threading.Thread(target=client.post, args=("/recommend", body)) for body in bodies]
+        threads[0].start()
+        assert begun.wait(20)
+        [thread.start() for thread in threads[1:]]
+        until = time.monotonic() + 20
+        while client.get("/health").json()["waiting"] < 5 and time.monotonic() < until:
+            time.sleep(0.01)
+        gate.set()
+        [thread.join() for thread in threads]
+    assert searches == [1, 5], "who came first, and everybody who came meanwhile"
 
 
 def test_a_store_that_does_not_answer_keeps_nothing_and_says_so(served, thought, client, monkeypatch):
@@ -220,10 +294,11 @@ def test_the_paths_are_documented(client):
 
 def test_what_is_opened_is_closed_when_the_server_stops(served, tmp_path):
     store = open_store(str(tmp_path / "other"))
-    app = create_app(Recommender(served, store))
-    with running(app) as client:
+    server = Server(Recommender(served, store))
+    with running(server.app) as client:
         client.post("/events", {"user": "u1", "events": ["p3"]})
-    assert not app.app.state.server.batcher._thread.is_alive()
+    with pytest.raises(ClosedError):
+        server.batcher.ask(Visitor("u1"), 1.0)
     again = open_store(str(tmp_path / "other"))
-    assert again.events(["u1"]) == {"u1": ["p3"]}
+    assert [event.item for event in again.events(["u1"])["u1"]] == ["p3"]
     again.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_think.serving.app import ServerOptions, create_app
+from recbole_think.serving.app import Server, ServerOptions
 from recbole_think.serving.online import Recommender
 from tests.serving.running import running
 from tests.toy import walks
@@ -82,7 +82,7 @@ def swarm(client, served, many: int) -> Counter:
 
 @pytest.fixture
 def client(served, thought):
-    with running(create_app(Recommender(served, thought), ServerOptions())) as found:
+    with running(Server(Recommender(served, thought), ServerOptions()).app) as found:
         yield found
 
 

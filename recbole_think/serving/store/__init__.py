@@ -63,7 +63,11 @@ class Store(Protocol):
         """
 
     def put(self, version: int, entries: Mapping[str, Entry]) -> None:
-        """Keep entries by user, each of them whole, in place of what was there."""
+        """Keep entries by user, each of them whole, in place of what was there.
+
+        Raises:
+            InputError: the version is not there any more.
+        """
 
     def stamps(self, version: int, users: Sequence[str]) -> dict[str, str]:
         """Stamps of those users of whom there is an entry."""
@@ -81,10 +85,10 @@ class Store(Protocol):
         """Texts of the current version, of those users of whom there is one."""
 
     def append(self, user: str, items: Sequence[str]) -> int:
-        """Keep what a user did, oldest first; number of the last event."""
+        """Keep what a user did, one item at least, oldest first; number of the last event."""
 
-    def events(self, users: Sequence[str]) -> dict[str, list[str]]:
-        """Items of all events of these users, oldest first; of one without events an empty list."""
+    def events(self, users: Sequence[str]) -> dict[str, list[Event]]:
+        """The latest ``MOST_EVENTS`` events of these users, oldest first; of one without events an empty list."""
 
     def since(self, number: int, most: int) -> list[Event]:
         """The first ``most`` events after number ``number``, in order."""
@@ -95,12 +99,17 @@ class Store(Protocol):
     def alone(self, shard: int, shards: int) -> AbstractContextManager[None]:
         """Within the block no other process makes this shard, or shards of another number.
 
+        One that is stopped for long, and goes on, may find another at its shard: both then make the same entries.
+
         Raises:
             InputError: one does.
         """
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+MOST_EVENTS = 1000  # of a user, that are read: what came before does not matter any more
 
 
 class StoreError(Exception):
@@ -130,9 +139,10 @@ def open_store(url: str) -> Store:
         from recbole_think.serving.store.redis import RedisStore
 
         return RedisStore(url)
-    raise InputError(f"--store={url}: write sqlite:///<file> or redis://<host>:<port>/<number>")
+    raise InputError(f"--store={scheme}://...: write sqlite:///<file> or redis://<host>:<port>/<number>")
 
 
+GONE = "version {version} of {store} is not there any more: a later one has been finished; run the same command again"
 OTHER_SHARDS = (
     "version {version} is being made in {found} shards, this is a job of {wanted}: finish it with --shard=<i>/{found}"
 )

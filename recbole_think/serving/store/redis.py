@@ -14,6 +14,8 @@ from typing import Any
 
 from recbole_think.errors import InputError
 from recbole_think.serving.store import (
+    GONE,
+    MOST_EVENTS,
     NOT_ALONE,
     OTHER_SHARDS,
     Entry,
@@ -25,15 +27,16 @@ from recbole_think.serving.store import (
 
 PREFIX = "recbole_think:"
 FORMAT = 1
-TIMEOUT_S = 5.0  # of an answer
+TIMEOUT_S = 2.0  # of an answer
+TOGETHER = 500  # users of one question
 LEASE_MS = 4000  # a process that makes a shard and is not heard of for so long has lost it
 LOADING_S = 60.0  # a server that has just started reads its file first
 
-# what users did: the same event in the list of all and in that of the user
+# what a user did: the same event in the list of all, where its place is its number, and in that of the user
 APPEND = """
 for place = 2, #ARGV, 2 do
-  redis.call('RPUSH', KEYS[1], ARGV[place])
-  redis.call('RPUSH', KEYS[2], ARGV[place + 1])
+  local number = redis.call('RPUSH', KEYS[1], ARGV[place])
+  redis.call('RPUSH', KEYS[2], string.format('%d', number) .. ' ' .. ARGV[place + 1])
 end
 redis.call('SADD', KEYS[3], ARGV[1])
 return redis.call('LLEN', KEYS[1])
@@ -58,6 +61,19 @@ if tonumber(redis.call('GET', KEYS[3]) or '0') > tonumber(ARGV[1]) then return 0
 redis.call('SET', KEYS[3], ARGV[1])
 return 1
 """
+PUT = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+for place = 1, #ARGV, 3 do
+  redis.call('HSET', KEYS[2], ARGV[place], ARGV[place + 1])
+  redis.call('HSET', KEYS[3], ARGV[place], ARGV[place + 2])
+end
+return 1
+"""
+CURRENT = """
+local current = redis.call('GET', KEYS[1])
+if not current then return {} end
+return {current, redis.call('HGET', KEYS[2] .. current, 'facts')}
+"""
 GET = """
 local current = redis.call('GET', KEYS[1])
 if not current then return {} end
@@ -72,7 +88,8 @@ for place = 1, #held, 2 do
   local owner, till = string.match(held[place + 1], '(%S+) (%d+)')
   local same = held[place] == ARGV[1]
   local others = string.match(held[place], '^%d+') ~= string.match(ARGV[1], '^%d+')
-  if tonumber(till) > now and owner ~= ARGV[2] and (same or others) then return 0 end
+  local left = tonumber(till) - now  -- more than a lease: the clock has been put back since
+  if left > 0 and left <= tonumber(ARGV[3]) and owner ~= ARGV[2] and (same or others) then return 0 end
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%d', now + tonumber(ARGV[3])))
 return 1
@@ -105,29 +122,40 @@ class RedisStore:
                 url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0), retry_on_error=[],
             )  # fmt: skip
-        except ValueError as why:
+        except (ValueError, TypeError) as why:
             raise InputError(f"--store={_shown(url)}: {why}") from why
         self.url = _shown(url)
-        self._require_append_only()
-        scripts = {"append": APPEND, "begin": BEGIN, "finish": FINISH, "get": GET, "lease": LEASE, "let_go": LET_GO}
+        self._require_safe()
+        scripts = {
+            "append": APPEND, "begin": BEGIN, "put": PUT, "finish": FINISH, "current": CURRENT, "get": GET,
+            "lease": LEASE, "let_go": LET_GO,
+        }  # fmt: skip
         self._scripts = {name: self.client.register_script(text) for name, text in scripts.items()}
 
-    def _require_append_only(self) -> None:
+    def _require_safe(self) -> None:
         until = time.monotonic() + LOADING_S
         while True:
             try:
-                found = self.client.info("persistence")
+                found, memory = self.client.info("persistence"), self.client.info("memory")
                 break
             except self.loading as why:
                 if time.monotonic() > until:
                     raise InputError(f"--store={self.url} is still reading its file: {why}") from why
                 time.sleep(0.1)
+            except TypeError as why:  # a part of the address that redis-py does not know
+                raise InputError(f"--store={self.url}: {why}") from why
             except self.errors as why:
                 raise InputError(f"--store={self.url}: {why}; is the server there?") from why
         if not found.get("aof_enabled"):
             raise InputError(
                 f"--store={self.url} keeps no append-only file and would lose events when it stops: start it with "
                 f"--appendonly yes, or say CONFIG SET appendonly yes"
+            )
+        policy = str(memory.get("maxmemory_policy", ""))
+        if policy.startswith("allkeys"):  # others drop keys alone that are to run out, and ours are not
+            raise InputError(
+                f"--store={self.url} drops whatever it likes when memory is short (maxmemory-policy {policy}), "
+                f"events too: say CONFIG SET maxmemory-policy noeviction"
             )
 
     @contextmanager
@@ -162,12 +190,11 @@ class RedisStore:
 
     def put(self, version: int, entries: Mapping[str, Entry]) -> None:
         """See ``Store``."""
-        if not entries:
-            return
-        with self._asking() as client, client.pipeline(transaction=True) as both:
-            both.hset(f"{PREFIX}thoughts:{version}", mapping={user: entry.text for user, entry in entries.items()})
-            both.hset(f"{PREFIX}stamps:{version}", mapping={user: entry.stamp for user, entry in entries.items()})
-            both.execute()
+        for some in _parts(list(entries)):
+            told = [part for user in some for part in (user, entries[user].text, entries[user].stamp)]
+            keys = [f"{what}:{version}" for what in ("version", "thoughts", "stamps")]
+            if not self._run("put", keys, told):
+                raise InputError(GONE.format(version=version, store=self.url))
 
     def stamps(self, version: int, users: Sequence[str]) -> dict[str, str]:
         """See ``Store``."""
@@ -183,9 +210,8 @@ class RedisStore:
 
     def current(self) -> Version | None:
         """See ``Store``."""
-        with self._asking() as client:
-            number = client.get(f"{PREFIX}current")
-            return number and Version(int(number), json.loads(client.hget(f"{PREFIX}version:{number}", "facts")))
+        found = self._run("current", ["current", "version:"], [])
+        return Version(int(found[0]), json.loads(found[1])) if found else None
 
     def sweep(self) -> int:
         """See ``Store``."""
@@ -199,19 +225,23 @@ class RedisStore:
 
     def get(self, users: Sequence[str]) -> dict[str, str]:
         """See ``Store``."""
-        return _present(users, self._run("get", ["current", "thoughts:"], list(users))) if users else {}
+        found: dict[str, str] = {}
+        for some in _parts(users):
+            found |= _present(some, self._run("get", ["current", "thoughts:"], some))
+        return found
 
     def append(self, user: str, items: Sequence[str]) -> int:
         """See ``Store``."""
         told = [part for item in items for part in (json.dumps([user, item]), item)]
         return self._run("append", ["events", f"of:{user}", "active"], [user, *told])
 
-    def events(self, users: Sequence[str]) -> dict[str, list[str]]:
+    def events(self, users: Sequence[str]) -> dict[str, list[Event]]:
         """See ``Store``."""
         with self._asking() as client, client.pipeline(transaction=False) as many:
             for user in users:
-                many.lrange(f"{PREFIX}of:{user}", 0, -1)
-            return dict(zip(users, many.execute(), strict=True))
+                many.lrange(f"{PREFIX}of:{user}", -MOST_EVENTS, -1)
+            found = many.execute()
+        return {user: [_event(user, line) for line in lines] for user, lines in zip(users, found, strict=True)}
 
     def since(self, number: int, most: int) -> list[Event]:
         """See ``Store``."""
@@ -265,4 +295,15 @@ def _present(users: Sequence[str], found: Sequence[str | None]) -> dict[str, str
 def _shown(url: str) -> str:
     """An address without what is secret in it."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def _parts(users: Sequence[str]) -> Iterator[list[str]]:
+    """Users as many at a time as one script takes."""
+    for begin in range(0, len(users), TOGETHER):
+        yield list(users[begin : begin + TOGETHER])
+
+
+def _event(user: str, line: str) -> Event:
+    number, _, item = line.partition(" ")
+    return Event(int(number), user, item)

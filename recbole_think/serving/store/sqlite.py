@@ -5,17 +5,19 @@ do not hold there): that is what ``redis.py`` is for.
 """
 
 import fcntl
-import glob
 import json
+import re
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from queue import Empty, LifoQueue
 from typing import Any
 
 from recbole_think.errors import InputError
 from recbole_think.serving.store import (
+    GONE,
+    MOST_EVENTS,
     NOT_ALONE,
     OTHER_SHARDS,
     Entry,
@@ -25,17 +27,19 @@ from recbole_think.serving.store import (
     require_claimed,
 )
 
-SCHEMA = """
-create table if not exists facts (name text primary key, value text not null) without rowid;
-create table if not exists versions (number integer primary key autoincrement, facts text not null,
-                                     shards integer not null, current integer not null default 0);
-create table if not exists finished (version integer, shard integer, primary key (version, shard)) without rowid;
-create table if not exists thoughts (version integer, user text, stamp text not null, text text not null,
-                                     primary key (version, user)) without rowid;
-create table if not exists events (number integer primary key autoincrement, user text not null, item text not null);
-create index if not exists events_of_user on events (user, number);
-"""
-OURS, FORMAT = 0x72626B74, 1  # in the header of the file: whose it is, and what its tables are
+SCHEMA = (
+    "create table if not exists facts (name text primary key, value text not null) without rowid",
+    "create table if not exists versions (number integer primary key autoincrement, facts text not null, "
+    "shards integer not null, current integer not null default 0)",
+    "create table if not exists finished (version integer, shard integer, primary key (version, shard)) without rowid",
+    "create table if not exists thoughts (version integer, user text, stamp text not null, text text not null, "
+    "primary key (version, user)) without rowid",
+    "create table if not exists events (number integer primary key autoincrement, user text not null, "
+    "item text not null)",
+    "create index if not exists events_of_user on events (user, number)",
+)
+OURS = 0x72626B74  # in the header of the file: whose it is
+FORMAT = 1  # of the tables
 PATIENCE_S = 30.0  # for whoever writes at the same moment
 TOGETHER = 500  # users named in one question
 
@@ -49,30 +53,46 @@ class SqliteStore:
         Raises:
             InputError: it is no file of ours, or cannot be written.
         """
-        self.path, self._own, self._lock = path, threading.local(), threading.Lock()
-        self._opened: list[sqlite3.Connection] = []
+        self.path = path
+        self._free: LifoQueue[sqlite3.Connection] = LifoQueue()  # as many as were ever in use at the same moment
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            found = self._connection.execute("pragma application_id").fetchone()[0]
-            tables = self._connection.execute("select count(*) from sqlite_master").fetchone()[0]
-            if found != OURS and (found or tables):
-                raise InputError(f"--store={path} is a SQLite file of something else; name another file")
-            self._connection.executescript(f"begin immediate; pragma application_id={OURS}; {SCHEMA} commit;")
+            with closing(sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)) as connection:
+                self._make(connection)
+                connection.execute("pragma journal_mode=wal")
         except (sqlite3.Error, OSError) as why:
             raise InputError(f"--store={path} cannot be opened: {why}") from why
 
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        """Of this thread."""
-        found = getattr(self._own, "connection", None)
-        if found is None:
-            found = sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
-            found.execute("pragma journal_mode=wal")
-            found.execute("pragma synchronous=full")
-            self._own.connection = found
-            with self._lock:
-                self._opened.append(found)
-        return found
+    def _make(self, connection: sqlite3.Connection) -> None:
+        """Make the tables where there is nothing; leave a file of somebody else's as it is."""
+        connection.execute("begin immediate")  # of several that make it at once, one does
+        found = connection.execute("pragma application_id").fetchone()[0]
+        tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
+        if found != OURS and (found or tables):
+            connection.execute("rollback")
+            raise InputError(f"--store={self.path} is a SQLite file of something else; name another file")
+        connection.execute(f"pragma application_id={OURS}")
+        for statement in SCHEMA:
+            connection.execute(statement)
+        connection.execute("commit")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses now."""
+        try:
+            try:
+                connection = self._free.get_nowait()
+            except Empty:
+                connection = sqlite3.connect(
+                    self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
+                )
+                connection.execute("pragma synchronous=full")
+            try:
+                yield connection
+            finally:
+                self._free.put(connection)
+        except sqlite3.Error as why:
+            raise StoreError(f"{self.path}: {why}") from why
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -86,13 +106,6 @@ class SqliteStore:
                 with suppress(sqlite3.Error):
                     connection.execute("rollback")
                 raise
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            yield self._connection
-        except sqlite3.Error as why:
-            raise StoreError(f"{self.path}: {why}") from why
 
     def claim(self, facts: Mapping[str, Any]) -> None:
         """See ``Store``."""
@@ -130,6 +143,8 @@ class SqliteStore:
         """See ``Store``."""
         rows = [(version, user, entry.stamp, entry.text) for user, entry in entries.items()]
         with self._writing() as connection:
+            if connection.execute("select 1 from versions where number = ?", (version,)).fetchone() is None:
+                raise InputError(GONE.format(version=version, store=self.path))
             connection.executemany("insert or replace into thoughts values (?, ?, ?, ?)", rows)
 
     def stamps(self, version: int, users: Sequence[str]) -> dict[str, str]:
@@ -150,7 +165,8 @@ class SqliteStore:
             connection.execute("insert or ignore into finished values (?, ?)", (version, shard))
             [done] = connection.execute("select count(*) from finished where version = ?", (version,)).fetchone()
             row = connection.execute("select shards from versions where number = ?", (version,)).fetchone()
-            if row is None or done < row[0]:  # None: a later version has been finished meanwhile
+            later = connection.execute("select 1 from versions where current and number > ?", (version,)).fetchone()
+            if row is None or later or done < row[0]:  # None: a later version has even been swept behind
                 return False
             connection.execute("update versions set current = (number = ?)", (version,))
         return True
@@ -181,12 +197,14 @@ class SqliteStore:
             connection.executemany("insert into events (user, item) values (?, ?)", [(user, item) for item in items])
             return connection.execute("select coalesce(max(number), 0) from events").fetchone()[0]
 
-    def events(self, users: Sequence[str]) -> dict[str, list[str]]:
+    def events(self, users: Sequence[str]) -> dict[str, list[Event]]:
         """See ``Store``."""
-        found: dict[str, list[str]] = {user: [] for user in users}
-        question = "select user, item from events where user in ({}) order by user, number"
-        for user, item in self._of_users(question, list(found)):
-            found[user].append(item)
+        found: dict[str, list[Event]] = {user: [] for user in users}
+        question = "select number, user, item from events where user = ? order by number desc limit ?"
+        with self._reading() as connection:
+            for user in found:
+                rows = connection.execute(question, (user, MOST_EVENTS)).fetchall()
+                found[user] = [Event(*row) for row in reversed(rows)]
         return found
 
     def since(self, number: int, most: int) -> list[Event]:
@@ -206,8 +224,9 @@ class SqliteStore:
         with self._lock_file(f"{shards}-{shard}").open("w") as mine:
             with self._lock_file("asking").open("w") as asking:
                 fcntl.flock(asking, fcntl.LOCK_EX)
-                others = self.path.parent.glob(f"{glob.escape(self.path.name)}.*-*.lock")
-                other = any(_held(path) for path in others if not path.name.startswith(f"{self.path.name}.{shards}-"))
+                ours = re.compile(re.escape(self.path.name) + r"\.(\d+)-\d+\.lock")
+                found = ((ours.fullmatch(path.name), path) for path in self.path.parent.iterdir())
+                other = any(_held(path) for name, path in found if name and int(name[1]) != shards)
                 if other or not _taken(mine):
                     raise InputError(NOT_ALONE.format(store=self.path, shard=shard, shards=shards))
             yield
@@ -217,11 +236,9 @@ class SqliteStore:
 
     def close(self) -> None:
         """See ``Store``."""
-        with self._lock:
-            for connection in self._opened:
-                connection.close()
-            self._opened.clear()
-        self._own = threading.local()
+        with suppress(Empty):
+            while True:
+                self._free.get_nowait().close()
 
 
 def _taken(file: Any) -> bool:
