@@ -34,7 +34,6 @@ from recbole_think.serving.online import OnlineOptions, direct_model
 from recbole_think.serving.run import ServedRun
 
 K, BEAMS = 10, 50
-NONE = np.zeros(0, dtype=np.int64)
 
 
 def main() -> None:
@@ -240,7 +239,7 @@ def load(folder: Path, served: ServedRun, users: Sequence[str], given: argparse.
         "requests": len(held), "errors": sum(status != 200 for status, _ in held),
         "p99_ms": round(1000 * float(np.percentile([seconds for _, seconds in held], 99)), 1),
         "memory_mib": [round(before, 1), round(after, 1)], "memory_growth": round(after / before - 1, 4),
-        "overload": statuses, "refused_p50_ms": round(1000 * statistics.median(refused or [0.0]), 1),
+        "overload": statuses, "refused_p50_ms": round(1000 * statistics.median(refused), 1) if refused else None,
         "p50_ms_before_and_after_overload": [round(1000 * calm, 1), round(1000 * recovered, 1)],
     }  # fmt: skip
 

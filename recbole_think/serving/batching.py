@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
-Question = TypeVar("Question")
-Reply = TypeVar("Reply")
+Asked = TypeVar("Asked")
+Given = TypeVar("Given")
 
 
 class FullError(Exception):
@@ -27,19 +27,19 @@ class ClosedError(Exception):
 
 
 @dataclass
-class Waiting(Generic[Question, Reply]):
+class Waiting(Generic[Asked, Given]):
     """One who waits."""
 
-    question: Question
-    reply: "Future[Reply]"
+    question: Asked
+    reply: "Future[Given]"
     until: float  # of the monotonic clock; who would be answered later has gone
 
 
-class Batcher(Generic[Question, Reply]):
+class Batcher(Generic[Asked, Given]):
     """Answers in batches, in a thread of its own."""
 
     def __init__(
-        self, work: Callable[[list[Question]], Sequence[Reply]], together: int, waiting: int,
+        self, work: Callable[[list[Asked]], Sequence[Given]], together: int, waiting: int,
         seen: Callable[[int, float], object] = lambda size, seconds: None,
     ):  # fmt: skip
         """Begin to answer.
@@ -51,7 +51,7 @@ class Batcher(Generic[Question, Reply]):
             seen: told size and seconds of every batch.
         """
         self._work, self._together, self._most, self._seen = work, together, waiting, seen
-        self._queue: deque[Waiting[Question, Reply]] = deque()
+        self._queue: deque[Waiting[Asked, Given]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._between: deque[Callable[[], object]] = deque()
@@ -62,14 +62,14 @@ class Batcher(Generic[Question, Reply]):
         """How many are waiting."""
         return len(self._queue)
 
-    def ask(self, question: Question, timeout_s: float) -> "Future[Reply]":
+    def ask(self, question: Asked, timeout_s: float) -> "Future[Given]":
         """Ask; the future fails with TimeoutError where it is not come to in time.
 
         Raises:
             FullError: as many are waiting as may.
             ClosedError: nothing is answered any more.
         """
-        reply: Future[Reply] = Future()
+        reply: Future[Given] = Future()
         with self._changed:
             if self._closing:
                 raise ClosedError
@@ -110,7 +110,7 @@ class Batcher(Generic[Question, Reply]):
         except Exception:
             log.exception("what was to be done between two batches failed")
 
-    def _answer(self, batch: Sequence[Waiting[Question, Reply]]) -> None:
+    def _answer(self, batch: Sequence[Waiting[Asked, Given]]) -> None:
         now = time.monotonic()
         for one in batch:
             if one.until < now and one.reply.set_running_or_notify_cancel():
@@ -127,7 +127,7 @@ class Batcher(Generic[Question, Reply]):
         for one, reply in zip(batch, replies, strict=True):
             one.reply.set_result(reply)
 
-    def _failed(self, batch: Sequence[Waiting[Question, Reply]], why: Exception) -> None:
+    def _failed(self, batch: Sequence[Waiting[Asked, Given]], why: Exception) -> None:
         """Answer one by one, so that one bad question fails alone."""
         if len(batch) == 1:
             log.error("a request failed", exc_info=why)

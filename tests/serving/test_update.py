@@ -14,7 +14,8 @@ from recbole_think.serving.live import Live
 from recbole_think.serving.online import OnlineOptions, Recommender, Visitor
 from recbole_think.serving.run import ServedRun
 from recbole_think.serving.store import Event, open_store
-from recbole_think.serving.update import UpdateOptions, Updater, alone, main
+from recbole_think.serving.update import main
+from recbole_think.serving.updater import UpdateOptions, Updater, alone
 from recbole_think.serving.watching import Watcher
 from tests.toy import walks
 
