@@ -69,7 +69,8 @@ def _serve(given: argparse.Namespace) -> int:
 def _listening(host: str, port: int) -> socket.socket:
     """Take the port before minutes of loading."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # by name: asyncio sends small answers at once (TCP_NODELAY) only on sockets that say they are TCP
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
