@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from recbole_think import processes
 from recbole_think.errors import InputError
 from recbole_think.memory import keep_memory
+from recbole_think.quiet import quiet
 
 USAGE = """\
 python run_recbole_think.py --model=<name> --dataset=<name> [--data_path=<folder>] [options]
@@ -163,7 +164,6 @@ def _settings(model: str, dataset: str, files: list[str], argv: list[str]) -> st
 
 def _quiet() -> None:
     """Log to the terminal in one short form, and keep other libraries' chatter out of it."""
-    import warnings
 
     from recbole_think.folder import Plain
 
@@ -173,6 +173,5 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.WARNING if processes.number() else logging.INFO, handlers=[terminal])
     for name in ("httpx", "filelock", "sentence_transformers", "accelerate", "torch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
+    quiet()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -21,7 +21,6 @@ import re
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from recbole_think.cluster.queue import Queue, counted
 from recbole_think.cluster.storage import host
 from recbole_think.errors import InputError, exit_code
 from recbole_think.options import check
+from recbole_think.quiet import quiet
 
 WORDS = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -46,8 +46,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # lets go of the shard at work, as Ctrl-C does
     logging.getLogger("recbole_think.cluster").setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quiet()
     doing = {"plan": _plan, "work": _work, "status": _status, "retry": _retry, "merge": _merge}[given.command]
     return exit_code(lambda: doing(given, more), "the shard at work is free for others")
 

@@ -13,12 +13,12 @@ import os
 import signal
 import socket
 import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from recbole_think.errors import InputError, exit_code
+from recbole_think.quiet import quiet
 
 EXTRA = 'the server needs FastAPI and others: pip install "recbole_think[serve]"'
 
@@ -28,8 +28,7 @@ def main(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s  %(message)s")
     logging.getLogger("recbole_think.serving").setLevel(logging.INFO if given.verbose else logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quiet()
     return exit_code(lambda: _serve(given), "the server has stopped")
 
 

@@ -8,10 +8,8 @@ evaluator, differences to the direct list by a bootstrap over users. Prints a Ma
 """
 
 import argparse
-import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -29,6 +27,7 @@ from recbole_think.judging import judge
 from recbole_think.memory import keep_memory
 from recbole_think.options import check
 from recbole_think.paired import bootstrap_p, interval, of_ranks
+from recbole_think.quiet import quiet
 from recbole_think.serving.ahead import AheadOptions
 from recbole_think.serving.online import AHEAD, OnlineOptions, Recommender, Visitor
 from recbole_think.serving.run import ServedRun, require_direct
@@ -173,8 +172,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--free", type=float, nargs="+", default=[0.0, 0.2, 0.5], help="default: 0 0.2 0.5")
     parser.add_argument("--out", type=Path, default=None, help="also write all of it as JSON")
     given = parser.parse_args(argv)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quiet()
     return exit_code(lambda: _main(given), "nothing was written")
 
 

@@ -10,11 +10,9 @@ of standard output is JSON. Exit codes: 0 done, 2 what was asked for cannot be d
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -28,6 +26,7 @@ from tqdm import tqdm
 from recbole_think.errors import InputError, exit_code
 from recbole_think.memory import keep_memory
 from recbole_think.options import check
+from recbole_think.quiet import quiet
 from recbole_think.reasoning import thinks
 from recbole_think.resume import weights_digest
 from recbole_think.serving.ahead import AheadOptions, Thinker, stamp
@@ -43,8 +42,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; return the exit code."""
     given = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quiet()
     return exit_code(lambda: _main(given), "the same command goes on where it was")
 
 

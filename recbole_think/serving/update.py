@@ -12,11 +12,9 @@ JSON. Exit codes: 0 done (accepted or not), 2 what was asked for cannot be done,
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 from recbole_think.errors import InputError, exit_code
 from recbole_think.memory import keep_memory
 from recbole_think.options import check
+from recbole_think.quiet import quiet
 from recbole_think.resume import weights_digest
 from recbole_think.serving.live import Live
 from recbole_think.serving.opening import split_of
@@ -37,8 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; return the exit code."""
     given = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quiet()
     return exit_code(lambda: _main(given), "the version that answers stays as it is")
 
 
